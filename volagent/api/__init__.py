@@ -1,0 +1,1 @@
+"""The Kubernetes REST conventions over a store."""

@@ -1,0 +1,1 @@
+"""The command line: parses, talks to the daemon over HTTP, prints."""

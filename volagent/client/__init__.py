@@ -1,0 +1,1 @@
+"""How every part sees the objects: one `Client`, in-process or over HTTP, and informers."""

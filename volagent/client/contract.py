@@ -1,0 +1,254 @@
+"""The one way to see and change objects, wherever the store is.
+
+Implementations: `api/inprocess.py` (over a store in the same process) and `client/http.py`.
+Documents are JSON as the API speaks it; a document that was returned or yielded is shared and must
+Documents are JSON as the API speaks it; a document that was returned or yielded is shared and
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from volagent.objects.meta import Document
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A kind of object and where it is served."""
+
+    group: str
+    """"" for the core group."""
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool = True
+    short_names: tuple[str, ...] = ()
+
+    @property
+    def api_version(self) -> str:
+        """`v1`, `storage.k8s.io/v1`."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+PODS = Resource("", "v1", "pods", "Pod", True, ("po",))
+NODES = Resource("", "v1", "nodes", "Node", False, ("no",))
+NAMESPACES = Resource("", "v1", "namespaces", "Namespace", False, ("ns",))
+SECRETS = Resource("", "v1", "secrets", "Secret")
+CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", True, ("cm",))
+SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount", True, ("sa",))
+EVENTS = Resource("", "v1", "events", "Event", True, ("ev",))
+PERSISTENT_VOLUMES = Resource("", "v1", "persistentvolumes", "PersistentVolume", False, ("pv",))
+CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",))
+RESOURCES = (
+    PODS, NODES, NAMESPACES, SECRETS, CONFIG_MAPS, SERVICE_ACCOUNTS, EVENTS, PERSISTENT_VOLUMES,
+    CLAIMS,
+)  # fmt: skip
+
+
+class ApiError(Exception):
+    """A request was refused or failed; `status` is the `Status` object of the answer."""
+
+    code = 500
+    reason = "InternalError"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        details: dict[str, Any] | None = None,
+        retry_after_s: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = details or {}
+        self.retry_after_s = retry_after_s
+
+    @property
+    def status(self) -> Document:
+        """The Kubernetes `Status` object."""
+        return {
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": self.message, "reason": self.reason, "details": self.details,
+            "code": self.code,
+        }  # fmt: skip
+
+
+class BadRequest(ApiError):
+    """The request itself is malformed."""
+
+    code, reason = 400, "BadRequest"
+
+
+class Unauthorized(ApiError):
+    """The caller is unknown."""
+
+    code, reason = 401, "Unauthorized"
+
+
+class Forbidden(ApiError):
+    """The caller may not do this."""
+
+    code, reason = 403, "Forbidden"
+
+
+class NotFound(ApiError):
+    """There is no such object (or kind)."""
+
+    code, reason = 404, "NotFound"
+
+
+class MethodNotAllowed(ApiError):
+    """The resource has no such verb."""
+
+    code, reason = 405, "MethodNotAllowed"
+
+
+class Conflict(ApiError):
+    """The object changed meanwhile, or a precondition failed: read again and retry."""
+
+    code, reason = 409, "Conflict"
+
+
+class AlreadyExists(ApiError):
+    """An object of that name exists."""
+
+    code, reason = 409, "AlreadyExists"
+
+
+class Gone(ApiError):
+    """The requested revision was compacted: list again."""
+
+    code, reason = 410, "Expired"
+
+
+class TooLarge(ApiError):
+    """The request's body exceeds the limit."""
+
+    code, reason = 413, "RequestEntityTooLarge"
+
+
+class UnsupportedMediaType(ApiError):
+    """The content type is not understood."""
+
+    code, reason = 415, "UnsupportedMediaType"
+
+
+class Invalid(ApiError):
+    """The object breaks a rule; `details.causes` lists field, reason and message."""
+
+    code, reason = 422, "Invalid"
+
+
+class Timeout(ApiError):
+    """Not yet: a revision from the future, or a deadline."""
+
+    code, reason = 504, "Timeout"
+
+
+class Unavailable(ApiError):
+    """The server cannot be reached or is not ready."""
+
+    code, reason = 503, "ServiceUnavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The answer of a list."""
+
+    items: list[Document]
+    resource_version: str
+    continue_token: str = ""
+    remaining: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WatchEvent:
+    """One change; `type` is ADDED, MODIFIED, DELETED or BOOKMARK."""
+
+    type: str
+    object: Document
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a list or watch is narrowed to."""
+
+    namespace: str = ""
+    """"" for all namespaces."""
+    label_selector: str = ""
+    field_selector: str = ""
+
+
+class Client(Protocol):
+    """Get, list, watch, create, update, patch, delete."""
+
+    async def get(self, resource: Resource, name: str, namespace: str = "") -> Document:
+        """One object. Raises `NotFound`."""
+
+    async def list(
+        self,
+        resource: Resource,
+        selection: Selection = Selection(),  # a frozen value
+        *,
+        resource_version: str = "",
+        limit: int = 0,
+        continue_token: str = "",
+    ) -> Listing:
+        """All objects that fit, at one revision."""
+
+    def watch(
+        self,
+        resource: Resource,
+        selection: Selection = Selection(),
+        *,
+        resource_version: str,
+        bookmarks: bool = False,
+    ) -> AsyncIterator[Sequence[WatchEvent]]:
+        """Changes after a revision, in order, as batches of one or more.
+
+        Raises `Gone` when the revision was compacted or the watcher was too slow; `Unavailable`
+        when the connection broke. Close the iterator (`aclose`) to stop.
+        """
+
+    async def create(
+        self, resource: Resource, document: Document, namespace: str = "", *, dry_run: bool = False
+    ) -> Document:
+        """Store a new object, durable on return. Raises `AlreadyExists`, `Invalid`, `Forbidden`."""
+
+    async def update(
+        self,
+        resource: Resource,
+        document: Document,
+        namespace: str = "",
+        *,
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> Document:
+        """Replace; with a `resourceVersion` only if it is the current one. Raises `Conflict`."""
+
+    async def patch(
+        self,
+        resource: Resource,
+        name: str,
+        patch: Any,
+        namespace: str = "",
+        *,
+        content_type: str = "application/merge-patch+json",
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> Document:
+        """Change a part (JSON patch, merge patch). A patch without effect writes nothing."""
+
+    async def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str = "",
+        *,
+        grace_period_seconds: int | None = None,
+        uid: str = "",
+        resource_version: str = "",
+        dry_run: bool = False,
+    ) -> Document:
+        """Delete, gracefully where the kind has grace or finalizers. Returns the object, or a
+        `Status`. With `uid` or `resource_version` only that very object (else `Conflict`)."""

@@ -1,0 +1,1 @@
+"""Drivers: one module and one class per kind of volume, behind `contract.py`."""

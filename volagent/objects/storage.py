@@ -1,0 +1,98 @@
+"""Typed views of PersistentVolume, PersistentVolumeClaim, Secret, ConfigMap and Node."""
+
+from typing import Any
+
+from volagent.objects.meta import ObjectReference, TypedObject, View
+from volagent.objects.volumes import CSISource, HostPathSource, LocalSource, NFSSource
+
+
+class PersistentVolumeSpec(View, frozen=True):
+    """`spec` of a PersistentVolume; exactly one source is set."""
+
+    capacity: dict[str, str | int] | None = None
+    access_modes: list[str] | None = None
+    claim_ref: ObjectReference | None = None
+    persistent_volume_reclaim_policy: str = ""
+    storage_class_name: str = ""
+    mount_options: list[str] | None = None
+    volume_mode: str | None = None
+    node_affinity: dict[str, Any] | None = None
+    nfs: NFSSource | None = None
+    local: LocalSource | None = None
+    host_path: HostPathSource | None = None
+    csi: CSISource | None = None
+
+
+class PhaseStatus(View, frozen=True):
+    """A status that is read only for its phase."""
+
+    phase: str = ""
+    message: str = ""
+    reason: str = ""
+
+
+class PersistentVolume(TypedObject, frozen=True):
+    """A PersistentVolume (cluster-scoped)."""
+
+    spec: PersistentVolumeSpec = PersistentVolumeSpec()
+    status: PhaseStatus = PhaseStatus()
+
+
+class ClaimResources(View, frozen=True):
+    """`resources` of a claim."""
+
+    requests: dict[str, str | int] | None = None
+    limits: dict[str, str | int] | None = None
+
+
+class PersistentVolumeClaimSpec(View, frozen=True):
+    """`spec` of a claim."""
+
+    access_modes: list[str] | None = None
+    volume_name: str = ""
+    storage_class_name: str | None = None
+    volume_mode: str | None = None
+    resources: ClaimResources | None = None
+    selector: dict[str, Any] | None = None
+
+
+class PersistentVolumeClaim(TypedObject, frozen=True):
+    """A PersistentVolumeClaim."""
+
+    spec: PersistentVolumeClaimSpec = PersistentVolumeClaimSpec()
+    status: PhaseStatus = PhaseStatus()
+
+
+class Secret(TypedObject, frozen=True):
+    """A Secret; `data` values are decoded from base64. Its `repr` shows no value."""
+
+    data: dict[str, bytes] | None = None
+    type: str = "Opaque"
+    immutable: bool | None = None
+
+    def __repr__(self) -> str:
+        return (
+            f"Secret({self.metadata.namespace}/{self.metadata.name}, {len(self.data or {})} keys)"
+        )
+
+
+class ConfigMap(TypedObject, frozen=True):
+    """A ConfigMap; `binary_data` values are decoded from base64."""
+
+    data: dict[str, str] | None = None
+    binary_data: dict[str, bytes] | None = None
+    immutable: bool | None = None
+
+
+class NodeStatus(View, frozen=True):
+    """`status` of a Node, as far as volumes need it."""
+
+    capacity: dict[str, str | int] | None = None
+    allocatable: dict[str, str | int] | None = None
+    volumes_in_use: list[str] | None = None
+
+
+class Node(TypedObject, frozen=True):
+    """A Node (cluster-scoped)."""
+
+    status: NodeStatus = NodeStatus()

@@ -1,0 +1,1 @@
+"""The hand-over of a pod's mounts to a container runtime."""

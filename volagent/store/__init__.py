@@ -1,0 +1,1 @@
+"""Durable objects with revisions and watches; the only home of `sqlite3`."""
