@@ -1,8 +1,9 @@
 """The one way to see and change objects, wherever the store is.
 
 Implementations: `api/inprocess.py` (over a store in the same process) and `client/http.py`.
-Documents are JSON as the API speaks it; a document that was returned or yielded is shared and must
 Documents are JSON as the API speaks it; a document that was returned or yielded is shared and
+must not be changed in place: copy what you change. Errors are `ApiError` subclasses carrying the
+`Status`.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -209,6 +210,11 @@ class Client(Protocol):
         Raises `Gone` when the revision was compacted or the watcher was too slow; `Unavailable`
         when the connection broke. Close the iterator (`aclose`) to stop.
         """
+
+    async def issue_token(
+        self, service_account: str, namespace: str, request: Document
+    ) -> Document:
+        """A service account token: a `TokenRequest` with `status.token` and its expiry filled in."""
 
     async def create(
         self, resource: Resource, document: Document, namespace: str = "", *, dry_run: bool = False

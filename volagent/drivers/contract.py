@@ -2,9 +2,9 @@
 
 Shaped like CSI: attach → prepare → stage → publish, and the way back. A driver is a class with a
 `name`, options decoded from a volume source, and the capability protocols below that it has.
-The *loop* decides which call comes when, keeps the records, retries and reports; a *driver*
-only does the one thing it is asked, idempotently: a call for something that is done already is a success,
-and a tear-down of something that is gone is one too. Set-up gets the spec; tear-down gets only what
+The *loop* decides which call comes when, keeps the records, retries and reports; a *driver* only
+does the one thing it is asked, idempotently: a call for something that is done already succeeds,
+and so does a tear-down of something that is gone. Set-up gets the spec; tear-down gets only what
 set-up recorded (`Held...` values), so that it works when the declaration is gone.
 
 Drivers are constructed with the `Host` they work on. They never see the store. Errors:
