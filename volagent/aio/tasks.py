@@ -1,0 +1,63 @@
+"""Where tasks are born: one supervisor per daemon, over one `asyncio.TaskGroup`.
+
+A *loop* runs for the daemon's life: when it ends or raises, the daemon goes down with that error
+(systemd restarts it, and recovery is ordinary). An *operation* is short and must handle its own
+failures; one that raises all the same is a bug and takes the daemon down too, so that nothing goes
+on in a state nobody thought of.
+"""
+
+import asyncio
+from collections.abc import Coroutine
+from types import TracebackType
+from typing import Any, Self
+
+
+class LoopEnded(RuntimeError):
+    """A loop that should run for ever returned."""
+
+
+class Supervisor:
+    """Starts tasks and owns them until it is closed.
+
+    Used as an async context manager: leaving it waits for operations and cancels loops.
+    """
+
+    def __init__(self) -> None:
+        self._group = asyncio.TaskGroup()
+        self._loops: set[asyncio.Task[None]] = set()
+        self._closing = False
+
+    async def __aenter__(self) -> Self:
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop_loops()
+        await self._group.__aexit__(kind, error, trace)
+
+    def start_loop(self, name: str, loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a coroutine that is not supposed to end before `stop_loops`."""
+        task = self._group.create_task(self._guard(name, loop), name=name)
+        self._loops.add(task)
+        task.add_done_callback(self._loops.discard)
+        return task
+
+    def start(self, name: str, operation: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a short operation."""
+        return self._group.create_task(operation, name=name)
+
+    def stop_loops(self) -> None:
+        """Cancel every loop; operations may finish. Idempotent."""
+        self._closing = True
+        for task in tuple(self._loops):
+            task.cancel()
+
+    async def _guard(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
+        await loop
+        if not self._closing:
+            raise LoopEnded(name)

@@ -1,0 +1,396 @@
+"""From a declared pod to the volumes this node should have. Pure.
+
+`resolve_pod` looks everything up that a pod's volumes refer to (claims, persistent volumes,
+secrets, configMaps, tokens) and answers with a value: what is wanted per volume, or the problem
+that keeps it from being wanted, and which objects the answer depends on, so that a change of one of
+them resolves exactly the pods that use it again. Error texts are the kubelet's where it has one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+
+from volagent.drivers import choose_driver
+from volagent.drivers.contract import (
+    Driver,
+    DriverTable,
+    Phase,
+    Publication,
+    VolumeKey,
+    VolumeMode,
+    VolumeSource,
+    VolumeSpec,
+)
+from volagent.drivers.errors import Rejected
+from volagent.drivers.layout import Layout
+from volagent.drivers.payload import (
+    Missing,
+    NodeFacts,
+    TokenNeed,
+    needed_objects,
+    needed_tokens,
+    render,
+)
+from volagent.host.contract import OwnershipPolicy, Payload
+from volagent.node.affinity import admits_node
+from volagent.objects.meta import PodUid
+from volagent.objects.pod import Pod
+from volagent.objects.quantity import QuantityError, parse_bytes
+from volagent.objects.storage import (
+    ConfigMap,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    Secret,
+)
+from volagent.objects.volumes import POD_SOURCES, PV_SOURCES, Volume
+from volagent.runtime.spec import needed_volumes
+
+Reference = tuple[str, str, str]
+"""Kind, namespace and name of an object that a resolution depends on."""
+
+API_BACKED = frozenset({"secret", "configMap", "downwardAPI", "projected"})
+
+_ATTRIBUTES = {
+    "emptyDir": "empty_dir",
+    "hostPath": "host_path",
+    "secret": "secret",
+    "configMap": "config_map",
+    "downwardAPI": "downward_api",
+    "projected": "projected",
+    "nfs": "nfs",
+    "csi": "csi",
+    "local": "local",
+}
+
+
+class World(Protocol):
+    """The objects as this node knows them."""
+
+    def claim(self, namespace: str, name: str) -> PersistentVolumeClaim | None:
+        """A claim."""
+
+    def volume(self, name: str) -> PersistentVolume | None:
+        """A persistent volume."""
+
+    def secret(self, namespace: str, name: str) -> Secret | None:
+        """A secret."""
+
+    def config_map(self, namespace: str, name: str) -> ConfigMap | None:
+        """A configMap."""
+
+    def token(self, pod: Pod, need: TokenNeed) -> bytes | None:
+        """A service account token, or None while it is being fetched."""
+
+    def node_labels(self) -> Mapping[str, str]:
+        """This node's labels."""
+
+    def node_facts(self) -> NodeFacts:
+        """What downwardAPI may tell about this node."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a volume cannot be set up yet, and what would change that."""
+
+    error: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedVolume:
+    """One of a pod's volumes, wanted: what to have and how this pod uses it."""
+
+    name: str
+    """The pod's name for it."""
+    spec: VolumeSpec
+    source: VolumeSource
+    phases: tuple[Phase, ...]
+    use: Publication
+    read_only: bool
+    """This declaration's own wish (the publication may be shared with a writable one)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedPod:
+    """All of a pod's volumes that a container mounts."""
+
+    uid: PodUid
+    volumes: Mapping[str, ResolvedVolume] = field(default_factory=dict)
+    problems: Mapping[str, Problem] = field(default_factory=dict)
+    references: frozenset[Reference] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Resolver:
+    """Resolves pods of one node."""
+
+    drivers: DriverTable
+    layout: Layout
+    world: World
+
+    def resolve_pod(self, pod: Pod) -> ResolvedPod:
+        """What a pod's volumes need, or what is in the way."""
+        uid = PodUid(pod.metadata.uid)
+        needed = needed_volumes(pod)
+        volumes: dict[str, ResolvedVolume] = {}
+        problems: dict[str, Problem] = {}
+        references: set[Reference] = set()
+        for volume in pod.spec.volumes or ():
+            if volume.name not in needed:
+                continue
+            try:
+                answer = self._resolve(pod, volume, references)
+            except Rejected as error:
+                answer = Problem(error.message, error.remedy)
+            if isinstance(answer, Problem):
+                problems[volume.name] = answer
+            else:
+                volumes[volume.name] = answer
+        return ResolvedPod(uid, _share_publications(volumes), problems, frozenset(references))
+
+    def _resolve(
+        self, pod: Pod, volume: Volume, references: set[Reference]
+    ) -> ResolvedVolume | Problem:
+        if volume.persistent_volume_claim is not None:
+            return self._resolve_claim(pod, volume, references)
+        for kind in POD_SOURCES:
+            body = getattr(volume, _ATTRIBUTES[kind])
+            if body is not None:
+                break
+        else:
+            return Problem(
+                f'volume "{volume.name}" has no source that volagent has a driver for',
+                "see the table of volume kinds in the README",
+            )
+        uid = PodUid(pod.metadata.uid)
+        source = VolumeSource(kind=kind, body=msgspec.to_builtins(body))
+        driver = self._driver(kind, source)
+        payload: Payload | None = None
+        if kind in API_BACKED:
+            rendered = self._render(pod, volume, references)
+            if isinstance(rendered, Problem):
+                return rendered
+            payload = rendered
+        read_only = bool(source.body.get("readOnly"))
+        spec = self._spec(driver, VolumeKey(f"pod/{uid}/{volume.name}"), volume.name, source)
+        if kind == "csi":
+            target = self.layout.csi_volume(uid, volume.name)
+        elif kind == "hostPath":
+            target = ""  # handed over as it is: nothing under the pod's directory
+        else:
+            target = self.layout.volume(uid, driver.name, volume.name)
+        use = _publication(pod, target, read_only=read_only, payload=payload)
+        phases = driver.phases(spec.options, spec.mode)
+        return ResolvedVolume(volume.name, spec, source, phases, use, read_only)
+
+    def _resolve_claim(
+        self, pod: Pod, volume: Volume, references: set[Reference]
+    ) -> ResolvedVolume | Problem:
+        claim_source = volume.persistent_volume_claim
+        assert claim_source is not None
+        namespace, name = pod.metadata.namespace, claim_source.claim_name
+        references.add(("PersistentVolumeClaim", namespace, name))
+        claim = self.world.claim(namespace, name)
+        if claim is None:
+            return Problem(
+                f'persistentvolumeclaim "{name}" not found', f"create the claim {namespace}/{name}"
+            )
+        if claim.metadata.deletion_timestamp is not None and not _in_use(pod):
+            return Problem(f"error processing PVC {namespace}/{name}: PVC is being deleted")
+        if claim.spec.volume_name:
+            references.add(("PersistentVolume", "", claim.spec.volume_name))
+        if not claim.spec.volume_name or claim.status.phase not in ("Bound", ""):
+            return Problem(
+                f"error processing PVC {namespace}/{name}: PVC is not bound",
+                f"see `volagent describe pvc {name} -n {namespace}`",
+            )
+        pv = self.world.volume(claim.spec.volume_name)
+        if pv is None:
+            return Problem(
+                f"failed to fetch PV {claim.spec.volume_name} from API server: not found",
+                f"the claim {namespace}/{name} names a volume that does not exist; create it",
+            )
+        return self._resolve_volume(pod, volume, claim, pv)
+
+    def _resolve_volume(
+        self, pod: Pod, volume: Volume, claim: PersistentVolumeClaim, pv: PersistentVolume
+    ) -> ResolvedVolume | Problem:
+        name, uid = pv.metadata.name, PodUid(pod.metadata.uid)
+        reference = pv.spec.claim_ref
+        if reference is None or reference.uid != claim.metadata.uid:
+            return Problem(
+                f"PV {name} is not bound to PVC {claim.metadata.namespace}/{claim.metadata.name}"
+                " (claimRef names another)",
+                "wait for the binder, or free the volume's claimRef",
+            )
+        if not admits_node(pv.spec.node_affinity, self.world.node_labels()):
+            return Problem(
+                f'MountVolume.NodeAffinity check failed for volume "{name}": '
+                "No matching NodeSelectorTerms",
+                "the volume is on another node: declare the pod there",
+            )
+        mode = VolumeMode(pv.spec.volume_mode or VolumeMode.FILESYSTEM.value)
+        wrong = _mode_problem(pod, volume.name, mode)
+        if wrong is not None:
+            return wrong
+        for kind in PV_SOURCES:
+            body = getattr(pv.spec, _ATTRIBUTES[kind])
+            if body is not None:
+                break
+        else:
+            return Problem(f'persistent volume "{name}" has no source volagent has a driver for')
+        source = VolumeSource(kind, msgspec.to_builtins(body), _capacity(pv), persistent=True)
+        driver = self._driver(kind, source)
+        assert volume.persistent_volume_claim is not None
+        read_only = volume.persistent_volume_claim.read_only
+        spec = self._spec(
+            driver, VolumeKey(f"pv/{name}"), name, source,
+            mode=mode, mount_options=tuple(pv.spec.mount_options or ()),
+        )  # fmt: skip
+        phases = driver.phases(spec.options, mode)
+        if Phase.STAGE not in phases and Phase.ATTACH not in phases:
+            # Nothing is shared on this node: a volume of its own for each pod, so that one pod's
+            # slow mount never waits for another's.
+            spec = msgspec.structs.replace(spec, key=VolumeKey(f"pod/{uid}/{name}"))
+        use = _publication(
+            pod, self._target(driver, kind, uid, name, mode), read_only=read_only, payload=None
+        )
+        return ResolvedVolume(volume.name, spec, source, phases, use, read_only)
+
+    def _target(self, driver: Driver, kind: str, uid: PodUid, name: str, mode: VolumeMode) -> str:
+        if mode is VolumeMode.BLOCK:
+            plugin = "kubernetes.io/csi" if kind == "csi" else driver.name
+            return self.layout.block_link(uid, type(driver.name)(plugin), name)
+        if kind == "csi":
+            return self.layout.csi_volume(uid, name)
+        return "" if kind == "hostPath" else self.layout.volume(uid, driver.name, name)
+
+    def _driver(self, kind: str, source: VolumeSource) -> Driver:
+        name = choose_driver(kind, source.body)
+        driver = self.drivers.get(name)
+        if driver is None:
+            raise Rejected(
+                f"driver name {name} not found in the list of registered CSI drivers",
+                remedy=f"drivers of this node: {', '.join(sorted(self.drivers))}",
+            )
+        return driver
+
+    def _spec(
+        self,
+        driver: Driver,
+        key: VolumeKey,
+        name: str,
+        source: VolumeSource,
+        *,
+        mode: VolumeMode = VolumeMode.FILESYSTEM,
+        mount_options: tuple[str, ...] = (),
+    ) -> VolumeSpec:
+        options = driver.read_options(source)
+        return VolumeSpec(
+            key=key,
+            driver=driver.name,
+            name=name,
+            options=options,
+            mode=mode,
+            mount_options=mount_options,
+            read_only=bool(source.body.get("readOnly")),
+            capacity_bytes=source.capacity_bytes,
+            backend=driver.backend(options),
+        )
+
+    def _render(self, pod: Pod, volume: Volume, references: set[Reference]) -> Payload | Problem:
+        namespace = pod.metadata.namespace
+        world = self.world
+        for need in needed_objects(volume):
+            references.add((need.kind, namespace, need.name))
+        tokens: dict[TokenNeed, bytes] = {}
+        for need_token in needed_tokens(volume, pod):
+            token = world.token(pod, need_token)
+            if token is None:
+                return Problem("waiting for a service account token")
+            tokens[need_token] = token
+
+        def look_up(kind: str, name: str) -> Secret | ConfigMap | None:
+            if kind == "Secret":
+                return world.secret(namespace, name)
+            return world.config_map(namespace, name)
+
+        answer = render(volume, pod, look_up, tokens, world.node_facts())
+        if isinstance(answer, Missing):
+            return Problem(answer.message, answer.remedy)
+        return answer
+
+
+def _publication(pod: Pod, target: str, *, read_only: bool, payload: Payload | None) -> Publication:
+    security = pod.spec.security_context
+    fs_group = security.fs_group if security is not None else None
+    policy = OwnershipPolicy.ALWAYS
+    if security is not None and security.fs_group_change_policy:
+        policy = OwnershipPolicy(security.fs_group_change_policy)
+    return Publication(
+        pod=PodUid(pod.metadata.uid),
+        pod_name=f"{pod.metadata.namespace}/{pod.metadata.name}",
+        target=target,
+        read_only=read_only,
+        fs_group=fs_group,
+        fs_group_policy=policy,
+        payload=payload,
+    )
+
+
+def _share_publications(volumes: dict[str, ResolvedVolume]) -> dict[str, ResolvedVolume]:
+    """Let a volume that a pod names twice have one publication, writable if either may write."""
+    by_key: dict[VolumeKey, ResolvedVolume] = {}
+    shared: set[VolumeKey] = set()
+    for volume in volumes.values():
+        first = by_key.setdefault(volume.spec.key, volume)
+        if first is not volume:
+            shared.add(volume.spec.key)
+            if first.use.read_only and not volume.use.read_only:
+                by_key[volume.spec.key] = volume
+    if not shared:
+        return volumes
+    return {
+        name: (
+            ResolvedVolume(
+                volume.name, volume.spec, volume.source, volume.phases,
+                by_key[volume.spec.key].use, volume.read_only,
+            )
+            if volume.spec.key in shared
+            else volume
+        )
+        for name, volume in volumes.items()
+    }  # fmt: skip
+
+
+def _mode_problem(pod: Pod, name: str, mode: VolumeMode) -> Problem | None:
+    for container in (*(pod.spec.init_containers or ()), *pod.spec.containers):
+        mounted = any(mount.name == name for mount in container.volume_mounts or ())
+        mapped = any(device.name == name for device in container.volume_devices or ())
+        if mode is VolumeMode.BLOCK and mounted:
+            return Problem(
+                f"volume {name} has volumeMode Block, but is specified in volumeMounts",
+                f"use volumeDevices in container {container.name}",
+            )
+        if mode is VolumeMode.FILESYSTEM and mapped:
+            return Problem(
+                f"volume {name} has volumeMode Filesystem, but is specified in volumeDevices",
+                f"use volumeMounts in container {container.name}",
+            )
+    return None
+
+
+def _capacity(pv: PersistentVolume) -> int | None:
+    text = (pv.spec.capacity or {}).get("storage")
+    if text is None:
+        return None
+    try:
+        return parse_bytes(text)
+    except QuantityError as error:
+        raise Rejected(f"spec.capacity.storage of {pv.metadata.name}: {error}") from error
+
+
+def _in_use(pod: Pod) -> bool:
+    return bool(pod.status.phase and pod.status.phase != "Pending")

@@ -1,0 +1,194 @@
+"""What to do about one volume, from what is wanted and what is found. Pure.
+
+`plan` answers with the steps that lead from here to there, in order; the executor does the first,
+records it, and may ask again at any time: a plan is recomputed, never resumed. Unknown is redone or
+looked at, never trusted. Invariants:
+
+- a publication goes before its stage, the stage before its device, each only when nothing uses it;
+- nothing is torn down that is still wanted, and nothing set up that is not;
+- a volume that is already published is refreshed in place, never unmounted and mounted.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from volagent.drivers.contract import Phase, Publication, VolumeKey, VolumeSource, VolumeSpec
+from volagent.node.records import Held, VolumeRecord
+from volagent.objects.meta import PodUid
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A volume as this node should have it, with every pod that uses it."""
+
+    spec: VolumeSpec
+    source: VolumeSource
+    phases: tuple[Phase, ...]
+    uses: Mapping[PodUid, Publication] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Make the device appear on this node."""
+
+    key: VolumeKey
+
+    def describe(self) -> str:
+        """One phrase for logs, dry runs and `explain`."""
+        return "attach the device"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare:
+    """Look for a signature, format what is provably blank, check."""
+
+    key: VolumeKey
+
+    def describe(self) -> str:
+        """One phrase for logs, dry runs and `explain`."""
+        return "look for a signature, format only if provably blank, check the file system"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Mount it once for this node."""
+
+    key: VolumeKey
+
+    def describe(self) -> str:
+        """One phrase for logs, dry runs and `explain`."""
+        return "mount the device at the global mount"
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Make it visible in a pod's directory."""
+
+    key: VolumeKey
+    pod: PodUid
+
+    def describe(self) -> str:
+        """One phrase for logs, dry runs and `explain`."""
+        return "make the volume visible in the pod's directory"
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Bring the content of a published volume up to date, in place."""
+
+    key: VolumeKey
+    pod: PodUid
+
+    def describe(self) -> str:
+        """One phrase for logs, dry runs and `explain`."""
+        return "update the content in place"
+
+
+@dataclass(frozen=True, slots=True)
+class Expand:
+    """Let the file system follow its grown device."""
+
+    key: VolumeKey
+
+    def describe(self) -> str:
+        """One phrase for logs, dry runs and `explain`."""
+        return "grow the file system to the size of its device"
+
+
+@dataclass(frozen=True, slots=True)
+class Unpublish:
+    """Take it out of a pod's directory."""
+
+    key: VolumeKey
+    pod: PodUid
+
+    def describe(self) -> str:
+        """One phrase for logs, dry runs and `explain`."""
+        return "take the volume out of the pod's directory"
+
+
+@dataclass(frozen=True, slots=True)
+class Unstage:
+    """Unmount the global mount."""
+
+    key: VolumeKey
+
+    def describe(self) -> str:
+        """One phrase for logs, dry runs and `explain`."""
+        return "unmount the global mount"
+
+
+@dataclass(frozen=True, slots=True)
+class Detach:
+    """Give the device back."""
+
+    key: VolumeKey
+
+    def describe(self) -> str:
+        """One phrase for logs, dry runs and `explain`."""
+        return "give the device back"
+
+
+Step = Attach | Prepare | Stage | Publish | Refresh | Expand | Unpublish | Unstage | Detach
+
+
+def plan(
+    wanted: Wanted | None, found: VolumeRecord | None, kept: Collection[PodUid] = ()
+) -> tuple[Step, ...]:
+    """The steps from what is found to what is wanted; empty when they agree.
+
+    `kept` are pods that may still be running: what they have is never taken from them, even when
+    their declaration cannot be resolved at the moment (a deleted secret, a volume not yet listed).
+    """
+    key = wanted.spec.key if wanted is not None else found.key if found is not None else None
+    if key is None:
+        return ()
+    uses = wanted.uses if wanted is not None else {}
+    steps: list[Step] = []
+    if found is not None:
+        steps += [Unpublish(key, pod) for pod in found.uses if pod not in uses and pod not in kept]
+    if wanted is not None and uses:
+        steps += _set_up(key, wanted, found)
+    elif found is not None and len(steps) == len(found.uses):
+        steps += _take_down(key, found)
+    return tuple(steps)
+
+
+def _set_up(key: VolumeKey, wanted: Wanted, found: VolumeRecord | None) -> list[Step]:
+    steps: list[Step] = []
+    phases = wanted.phases
+    attached = found is not None and found.attached is Held.YES
+    prepared = attached and found is not None and found.prepared
+    if Phase.ATTACH in phases and not attached:
+        steps.append(Attach(key))
+    staged = found is not None and found.staged is Held.YES
+    if Phase.PREPARE in phases and not prepared and not staged:
+        steps.append(Prepare(key))
+    if Phase.STAGE in phases and not staged:
+        steps.append(Stage(key))
+    elif staged and _has_grown(wanted, found):
+        steps.append(Expand(key))
+    for pod, use in wanted.uses.items():
+        record = found.uses.get(pod) if found is not None else None
+        if record is None or record.held is not Held.YES:
+            steps.append(Publish(key, pod))
+        elif record.mount.fingerprint != use.fingerprint:
+            steps.append(Refresh(key, pod))
+    return steps
+
+
+def _has_grown(wanted: Wanted, found: VolumeRecord | None) -> bool:
+    size = wanted.spec.capacity_bytes
+    device = found.device if found is not None else None
+    return bool(size and device and device.size_bytes and size > device.size_bytes)
+
+
+def _take_down(key: VolumeKey, found: VolumeRecord) -> list[Step]:
+    steps: list[Step] = []
+    if found.staged is not Held.NO:
+        steps.append(Unstage(key))
+    if found.attached is Held.UNKNOWN and found.device is None:
+        steps.append(Attach(key))  # to learn which device it is, if there is one
+    if found.attached is not Held.NO:
+        steps.append(Detach(key))
+    return steps
