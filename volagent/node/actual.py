@@ -1,0 +1,150 @@
+"""What this node has: the records, and which mount belongs to which of them.
+
+The only writer of the record book. A record is written *before* the kernel is asked (UNKNOWN) and
+after it answered (YES); a mount that disappears without us turns into NO and is reported. For the
+event loop's thread.
+"""
+
+import msgspec
+
+from volagent.drivers.contract import DriverName, HeldDevice, HeldMount, VolumeKey
+from volagent.host.contract import MountId
+from volagent.node.plan import Wanted
+from volagent.node.records import Held, RecordBook, UseRecord, VolumeRecord
+from volagent.objects.meta import PodUid
+
+Owner = tuple[VolumeKey, PodUid | None]
+"""Whose mount it is: a pod's publication, or (None) the stage of the volume."""
+
+replace = msgspec.structs.replace
+
+
+class Actual:
+    """The records of this node, with an index of their mounts."""
+
+    def __init__(self, book: RecordBook) -> None:
+        self._book = book
+        self._owners: dict[int, Owner] = {}
+        for key in book.keys():  # noqa: SIM118  # a method, not a mapping
+            record = book.get(key)
+            assert record is not None
+            self._own(record)
+
+    def get(self, key: VolumeKey) -> VolumeRecord | None:
+        """The record of a volume."""
+        return self._book.get(key)
+
+    def keys(self) -> list[VolumeKey]:
+        """All volumes with a record."""
+        return self._book.keys()
+
+    def put(self, record: VolumeRecord) -> None:
+        """Write a whole record (recovery)."""
+        before = self._book.get(record.key)
+        self._book.put(record)
+        if before is not None:
+            self._disown(before)
+        self._own(record)
+
+    def owner(self, mount_id: MountId) -> Owner | None:
+        """Whose mount this is, if it is ours."""
+        return self._owners.get(mount_id)
+
+    def set_attached(
+        self, wanted: Wanted | VolumeRecord, held: Held, device: HeldDevice | None = None
+    ) -> None:
+        """Note the state of the device; NO forgets it and that it was prepared."""
+        record = self._begin(wanted)
+        prepared = record.prepared and held is Held.YES and record.device == device
+        self._book.put(replace(record, attached=held, device=device, prepared=prepared))
+
+    def set_prepared(self, wanted: Wanted) -> None:
+        """Note that the device has a checked file system."""
+        self._book.put(replace(self._begin(wanted), prepared=True))
+
+    def set_staged(
+        self, wanted: Wanted | VolumeRecord, held: Held, mount: HeldMount | None
+    ) -> None:
+        """Note the state of the stage."""
+        record = self._begin(wanted)
+        if record.stage is not None:
+            self._owners.pop(record.stage.mount_id, None)
+        if mount is not None and mount.mount_id:
+            self._owners[mount.mount_id] = (record.key, None)
+        self._book.put(replace(record, staged=held, stage=mount))
+
+    def set_use(
+        self,
+        wanted: Wanted | VolumeRecord,
+        pod: PodUid,
+        held: Held,
+        mount: HeldMount,
+        pod_name: str = "",
+    ) -> None:
+        """Note the state of one pod's publication."""
+        record = self._begin(wanted)
+        before = record.uses.get(pod)
+        if before is not None:
+            self._owners.pop(before.mount.mount_id, None)
+            pod_name = pod_name or before.pod_name
+        if mount.mount_id:
+            self._owners[mount.mount_id] = (record.key, pod)
+        use = UseRecord(held, mount, pod_name)
+        self._book.put(replace(record, uses={**record.uses, pod: use}))
+
+    def drop_use(self, record: VolumeRecord, pod: PodUid) -> None:
+        """A pod's publication is gone."""
+        use = record.uses.get(pod)
+        if use is not None:
+            self._owners.pop(use.mount.mount_id, None)
+        uses = {uid: other for uid, other in record.uses.items() if uid != pod}
+        self._book.put(replace(record, uses=uses))
+
+    def lose_mount(self, mount_id: MountId) -> Owner | None:
+        """A mount of ours disappeared: note it, unless we are taking it down ourselves."""
+        owner = self._owners.get(mount_id)
+        if owner is None:
+            return None
+        key, pod = owner
+        record = self._book.get(key)
+        assert record is not None
+        if pod is None:
+            if record.staged is not Held.YES or record.stage is None:
+                return None
+            self.set_staged(record, Held.NO, replace(record.stage, mount_id=0))
+            return owner
+        use = record.uses[pod]
+        if use.held is not Held.YES:
+            return None
+        self.set_use(record, pod, Held.NO, replace(use.mount, mount_id=0))
+        return owner
+
+    def _begin(self, wanted: Wanted | VolumeRecord) -> VolumeRecord:
+        if isinstance(wanted, VolumeRecord):
+            return wanted
+        spec = wanted.spec
+        record = self._book.get(spec.key)
+        if record is not None:
+            return record
+        has_device = len(wanted.phases) > 1
+        return VolumeRecord(
+            key=spec.key,
+            driver=DriverName(spec.driver),
+            name=spec.name,
+            mode=spec.mode,
+            backend=spec.backend,
+            source=wanted.source if has_device else None,
+        )
+
+    def _own(self, record: VolumeRecord) -> None:
+        if record.stage is not None and record.stage.mount_id:
+            self._owners[record.stage.mount_id] = (record.key, None)
+        for pod, use in record.uses.items():
+            if use.mount.mount_id:
+                self._owners[use.mount.mount_id] = (record.key, pod)
+
+    def _disown(self, record: VolumeRecord) -> None:
+        if record.stage is not None:
+            self._owners.pop(record.stage.mount_id, None)
+        for use in record.uses.values():
+            self._owners.pop(use.mount.mount_id, None)

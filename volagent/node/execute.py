@@ -1,0 +1,252 @@
+"""Executes one step of a plan: note the intent, ask the driver, note the answer.
+
+The protocol of every step, with a kill possible between any two lines:
+
+1. the record says UNKNOWN (set-up: with the path, so that it can be found) - tmpfs, no fsync;
+2. the driver acts; it may be interrupted, hang in its helper, or lie;
+3. the record says YES with the mount's id, or the entry is gone.
+
+A step that failed without leaving anything (`Transient`, `Rejected`) sets its intent back; any
+other failure leaves UNKNOWN, and the next attempt first clears what stands at the recorded path.
+Nothing here decides *what* to do: that is `plan.py`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+from volagent.drivers.contract import (
+    Attaches,
+    DriverTable,
+    Expands,
+    HeldDevice,
+    HeldMount,
+    Prepares,
+    Publishes,
+    Stages,
+    VolumeSpec,
+)
+from volagent.drivers.errors import Rejected, Transient
+from volagent.drivers.layout import Layout
+from volagent.host.contract import Mounts
+from volagent.node.actual import Actual, replace
+from volagent.node.plan import (
+    Attach,
+    Detach,
+    Expand,
+    Prepare,
+    Publish,
+    Refresh,
+    Stage,
+    Step,
+    Unpublish,
+    Unstage,
+    Wanted,
+)
+from volagent.node.records import Held, UseRecord, VolumeRecord
+
+_CLEAN = (Transient, Rejected)
+"""Failures after which nothing is left behind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Executor:
+    """Runs steps against drivers and keeps the records true."""
+
+    drivers: DriverTable
+    actual: Actual
+    layout: Layout
+    mounts: Mounts
+
+    async def run(self, step: Step, wanted: Wanted | None) -> str:
+        """Execute one step; answers with the driver's evidence.
+
+        Raises `DriverError` or `HostError`; the records then say what may be left.
+        """
+        match step:
+            case Unpublish() | Unstage() | Detach():
+                found = self.actual.get(step.key)
+                return "" if found is None else await self._take_down(step, found)
+            case Attach():
+                return await self._attach(step, wanted)
+            case _:
+                assert wanted is not None
+                return await self._set_up(step, wanted)
+
+    async def _set_up(
+        self, step: Prepare | Stage | Publish | Refresh | Expand, wanted: Wanted
+    ) -> str:
+        match step:
+            case Prepare():
+                return await self._prepare(wanted)
+            case Stage():
+                return await self._stage(wanted)
+            case Expand():
+                return await self._expand(wanted)
+            case Publish() | Refresh():
+                return await self._publish(step, wanted)
+
+    async def _attach(self, step: Attach, wanted: Wanted | None) -> str:
+        found = self.actual.get(step.key)
+        if wanted is not None:
+            subject: Wanted | VolumeRecord = wanted
+            spec = wanted.spec
+        else:
+            assert found is not None
+            subject = found
+            spec = self._spec_of(found)
+        driver = cast("Attaches", self.drivers[spec.driver])
+        known = found.device if found is not None else None
+        self.actual.set_attached(subject, Held.UNKNOWN, known)  # (1)
+        try:
+            done = await driver.attach(spec)  # (2)
+        except _CLEAN:
+            self.actual.set_attached(self._now(step, subject), Held.NO)
+            raise
+        self.actual.set_attached(self._now(step, subject), Held.YES, done.device)  # (3)
+        return done.evidence
+
+    async def _prepare(self, wanted: Wanted) -> str:
+        driver = cast("Prepares", self.drivers[wanted.spec.driver])
+        done = await driver.prepare(wanted.spec, self._device(wanted))
+        self.actual.set_prepared(wanted)
+        return done.evidence
+
+    async def _stage(self, wanted: Wanted) -> str:
+        spec = wanted.spec
+        driver = cast("Stages", self.drivers[spec.driver])
+        found = self.actual.get(spec.key)
+        target = self.stage_path(wanted)
+        intent = HeldMount(target, backend=_hanging(spec))
+        if found is not None and found.staged is Held.UNKNOWN:
+            standing = self._standing_at(target)
+            if standing is not None:
+                await driver.unstage(replace(intent, mount_id=standing))
+        self.actual.set_staged(wanted, Held.UNKNOWN, intent)  # (1)
+        try:
+            done = await driver.stage(spec, self._device(wanted), target)  # (2)
+        except _CLEAN:
+            self.actual.set_staged(wanted, Held.NO, None)
+            raise
+        self.actual.set_staged(wanted, Held.YES, done.mount)  # (3)
+        return done.evidence
+
+    async def _expand(self, wanted: Wanted) -> str:
+        spec = wanted.spec
+        found = self.actual.get(spec.key)
+        assert found is not None
+        assert found.stage is not None
+        driver = cast("Expands", self.drivers[spec.driver])
+        device = self._device(wanted)
+        done = await driver.expand(spec, device, found.stage)
+        grown = replace(device, size_bytes=max(device.size_bytes, spec.capacity_bytes or 0))
+        self.actual.put(replace(self.actual.get(spec.key) or found, device=grown))
+        return done.evidence
+
+    async def _publish(self, step: Publish | Refresh, wanted: Wanted) -> str:
+        spec, use = wanted.spec, wanted.uses[step.pod]
+        driver = cast("Publishes", self.drivers[spec.driver])
+        found = self.actual.get(spec.key)
+        before = found.uses.get(step.pod) if found is not None else None
+        if isinstance(step, Publish):
+            intent = HeldMount(use.target, backend=_hanging(spec))
+            if before is not None and before.held is Held.UNKNOWN:
+                standing = self._standing_at(use.target)
+                if standing is not None:
+                    await driver.unpublish(replace(intent, mount_id=standing))
+            self.actual.set_use(wanted, step.pod, Held.UNKNOWN, intent, use.pod_name)  # (1)
+        try:
+            done = await driver.publish(  # (2)
+                spec,
+                use,
+                staged=found.stage if found is not None else None,
+                device=found.device if found is not None else None,
+            )
+        except _CLEAN:
+            if isinstance(step, Publish):
+                record = self.actual.get(spec.key)
+                assert record is not None
+                self.actual.drop_use(record, step.pod)
+            raise
+        self.actual.set_use(wanted, step.pod, Held.YES, done.mount, use.pod_name)  # (3)
+        return done.evidence
+
+    async def _take_down(self, step: Unpublish | Unstage | Detach, found: VolumeRecord) -> str:
+        driver: Any = self.drivers[found.driver]
+        match step:
+            case Unpublish():
+                use = found.uses.get(step.pod)
+                if use is None:
+                    return ""
+                mount = self._as_it_stands(use)
+                self.actual.set_use(found, step.pod, Held.UNKNOWN, mount)  # (1)
+                done = await cast("Publishes", driver).unpublish(mount)  # (2)
+                self.actual.drop_use(self.actual.get(step.key) or found, step.pod)  # (3)
+            case Unstage():
+                stage = found.stage
+                if stage is None:
+                    self.actual.set_staged(found, Held.NO, None)
+                    return ""
+                if found.staged is Held.UNKNOWN:
+                    stage = replace(stage, mount_id=self._standing_at(stage.path) or 0)
+                self.actual.set_staged(found, Held.UNKNOWN, stage)  # (1)
+                done = await cast("Stages", driver).unstage(stage)  # (2)
+                self.actual.set_staged(self.actual.get(step.key) or found, Held.NO, None)  # (3)
+            case Detach():
+                if found.device is None:
+                    self.actual.set_attached(found, Held.NO)
+                    return ""
+                self.actual.set_attached(found, Held.UNKNOWN, found.device)  # (1)
+                done = await cast("Attaches", driver).detach(found.name, found.device)  # (2)
+                self.actual.set_attached(self.actual.get(step.key) or found, Held.NO)  # (3)
+        return done.evidence
+
+    def stage_path(self, wanted: Wanted) -> str:
+        """The volume's global mount."""
+        spec = wanted.spec
+        if wanted.source.kind == "csi":
+            handle = str(wanted.source.body.get("volumeHandle") or spec.name)
+            return self.layout.csi_stage(spec.driver, handle)
+        return self.layout.device_stage(spec.driver, spec.name)
+
+    def _as_it_stands(self, use: UseRecord) -> HeldMount:
+        if use.held is not Held.UNKNOWN or use.mount.mount_id or not use.mount.path:
+            return use.mount
+        return replace(use.mount, mount_id=self._standing_at(use.mount.path) or 0)
+
+    def _standing_at(self, path: str) -> int | None:
+        """The topmost mount at a path, from the whole table: for the rare unknown."""
+        standing = None
+        for entry in self.mounts.read_table().entries:
+            if entry.mount_point == path:
+                standing = entry.mount_id
+        return standing
+
+    def _device(self, wanted: Wanted) -> HeldDevice:
+        found = self.actual.get(wanted.spec.key)
+        if found is None or found.device is None:
+            raise Transient("the device is not attached")
+        return found.device
+
+    def _now(self, step: Step, subject: Wanted | VolumeRecord) -> Wanted | VolumeRecord:
+        if isinstance(subject, Wanted):
+            return subject
+        return self.actual.get(step.key) or subject
+
+    def _spec_of(self, record: VolumeRecord) -> VolumeSpec:
+        """The spec of a volume that nobody declares any more, from its recorded source."""
+        assert record.source is not None
+        options = self.drivers[record.driver].read_options(record.source)
+        return VolumeSpec(
+            key=record.key,
+            driver=record.driver,
+            name=record.name,
+            options=options,
+            mode=record.mode,
+            read_only=bool(record.source.body.get("readOnly")),
+            capacity_bytes=record.source.capacity_bytes,
+            backend=record.backend,
+        )
+
+
+def _hanging(spec: VolumeSpec) -> str:
+    return "" if spec.backend == "local" else spec.backend
