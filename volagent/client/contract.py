@@ -214,7 +214,7 @@ class Client(Protocol):
     async def issue_token(
         self, service_account: str, namespace: str, request: Document
     ) -> Document:
-        """A service account token: a `TokenRequest` with `status.token` and its expiry filled in."""
+        """A service account token: the `TokenRequest` with `status.token` and its expiry."""
 
     async def create(
         self, resource: Resource, document: Document, namespace: str = "", *, dry_run: bool = False

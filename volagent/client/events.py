@@ -1,7 +1,7 @@
 """Events: what happened to an object, in Kubernetes' words, for `kubectl describe` and `explain`.
 
-Recording never waits and never fails its caller: events queue up (bounded, the oldest is dropped and
-counted) and one task posts them. The same sentence about the same object is one Event whose `count`
+Recording never waits and never fails its caller: events queue up (bounded, the oldest is dropped)
+and one task posts them. The same sentence about the same object is one Event whose `count`
 grows, updated at most once per `REPEAT_AFTER_S`.
 """
 

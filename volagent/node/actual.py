@@ -25,6 +25,7 @@ class Actual:
     def __init__(self, book: RecordBook) -> None:
         self._book = book
         self._owners: dict[int, Owner] = {}
+        self._by_pod: dict[PodUid, set[VolumeKey]] = {}
         for key in book.keys():  # noqa: SIM118  # a method, not a mapping
             record = book.get(key)
             assert record is not None
@@ -37,6 +38,10 @@ class Actual:
     def keys(self) -> list[VolumeKey]:
         """All volumes with a record."""
         return self._book.keys()
+
+    def keys_of(self, pod: PodUid) -> list[VolumeKey]:
+        """The volumes that have something, or may have, in a pod's directory."""
+        return list(self._by_pod.get(pod, ()))
 
     def put(self, record: VolumeRecord) -> None:
         """Write a whole record (recovery)."""
@@ -89,6 +94,7 @@ class Actual:
             pod_name = pod_name or before.pod_name
         if mount.mount_id:
             self._owners[mount.mount_id] = (record.key, pod)
+        self._by_pod.setdefault(pod, set()).add(record.key)
         use = UseRecord(held, mount, pod_name)
         self._book.put(replace(record, uses={**record.uses, pod: use}))
 
@@ -97,6 +103,7 @@ class Actual:
         use = record.uses.get(pod)
         if use is not None:
             self._owners.pop(use.mount.mount_id, None)
+        self._forget_use(pod, record.key)
         uses = {uid: other for uid, other in record.uses.items() if uid != pod}
         self._book.put(replace(record, uses=uses))
 
@@ -136,15 +143,24 @@ class Actual:
             source=wanted.source if has_device else None,
         )
 
+    def _forget_use(self, pod: PodUid, key: VolumeKey) -> None:
+        keys = self._by_pod.get(pod)
+        if keys is not None:
+            keys.discard(key)
+            if not keys:
+                del self._by_pod[pod]
+
     def _own(self, record: VolumeRecord) -> None:
         if record.stage is not None and record.stage.mount_id:
             self._owners[record.stage.mount_id] = (record.key, None)
         for pod, use in record.uses.items():
+            self._by_pod.setdefault(pod, set()).add(record.key)
             if use.mount.mount_id:
                 self._owners[use.mount.mount_id] = (record.key, pod)
 
     def _disown(self, record: VolumeRecord) -> None:
         if record.stage is not None:
             self._owners.pop(record.stage.mount_id, None)
-        for use in record.uses.values():
+        for pod, use in record.uses.items():
             self._owners.pop(use.mount.mount_id, None)
+            self._forget_use(pod, record.key)

@@ -4,7 +4,7 @@ Holds values made by `desired.py` and answers three questions: what does this vo
 pods depend on that object, which pods may still be running. For the event loop's thread.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from volagent.drivers.contract import VolumeKey
 from volagent.node.desired import Reference, ResolvedPod, ResolvedVolume
@@ -20,11 +20,16 @@ class DesiredIndex:
         self._wanted: dict[VolumeKey, Wanted] = {}
         self._users: dict[VolumeKey, dict[PodUid, ResolvedVolume]] = {}
         self._by_reference: dict[Reference, set[PodUid]] = {}
+        self._live: set[PodUid] = set()
 
     @property
     def live(self) -> Collection[PodUid]:
         """Pods whose containers may still run: nothing is taken from them."""
-        return self._pods.keys()
+        return self._live
+
+    def release(self, uid: PodUid) -> None:
+        """The pod's containers are gone: what it has may be taken down."""
+        self._live.discard(uid)
 
     def pod(self, uid: PodUid) -> ResolvedPod | None:
         """What was resolved for a pod."""
@@ -58,6 +63,8 @@ class DesiredIndex:
                     uid, {**resolved.volumes, **kept}, resolved.problems, resolved.references
                 )
         self._pods[uid] = resolved
+        if before is None:
+            self._live.add(uid)
         self._index_references(uid, before, resolved)
         old = {v.spec.key: v for v in before.volumes.values()} if before is not None else {}
         new = {v.spec.key: v for v in resolved.volumes.values()}
@@ -70,10 +77,24 @@ class DesiredIndex:
     def drop(self, uid: PodUid) -> set[VolumeKey]:
         """A pod's containers are gone: nothing is wanted for it any more."""
         before = self._pods.pop(uid, None)
+        self._live.discard(uid)
         if before is None:
             return set()
         self._index_references(uid, before, None)
         changed = {volume.spec.key for volume in before.volumes.values()}
+        for key in changed:
+            self._set_use(key, uid, None)
+        return changed
+
+    def drop_only(self, uid: PodUid, chosen: Callable[[ResolvedVolume], bool]) -> set[VolumeKey]:
+        """Some of a pod's volumes are wanted no more; answers with those that changed."""
+        before = self._pods.get(uid)
+        if before is None:
+            return set()
+        kept = {name: volume for name, volume in before.volumes.items() if not chosen(volume)}
+        changed = {v.spec.key for v in before.volumes.values()}
+        changed -= {v.spec.key for v in kept.values()}
+        self._pods[uid] = ResolvedPod(uid, kept, before.problems, before.references)
         for key in changed:
             self._set_use(key, uid, None)
         return changed

@@ -1,0 +1,316 @@
+"""The worker of one pod: from published volumes to running containers, and all the way back.
+
+Called by the keyed queue, so never twice at once for a pod. The order that keeps data safe:
+
+1. volumes published → 2. sub-paths bound → 3. containers handed their mounts;
+4. containers gone (the runtime says so) → 5. sub-paths unbound → 6. volumes unpublished →
+7. the pod's directory removed, level by level, only `rmdir` → 8. the object deleted from the API.
+
+What a pod has is never taken from it before (4).
+"""
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from volagent.aio.clock import Clock, format_time
+from volagent.client.contract import PODS, ApiError, Client, Conflict, NotFound
+from volagent.drivers.contract import VolumeKey
+from volagent.drivers.layout import Layout
+from volagent.host.contract import Trees
+from volagent.host.errors import HostError
+from volagent.node.actual import Actual
+from volagent.node.desired import Problem, ResolvedPod, ResolvedVolume
+from volagent.node.index import DesiredIndex
+from volagent.node.status import (
+    Blocker,
+    block_by_failure,
+    block_by_problem,
+    is_published,
+    merge_conditions,
+    volumes_condition,
+)
+from volagent.node.trace import Trace
+from volagent.objects.meta import Document, PodUid
+from volagent.objects.pod import Pod
+from volagent.observe.logs import get_logger
+from volagent.observe.metrics import pod_ready_seconds
+
+API_RETRY_S = 2.0
+
+_log = get_logger("node")
+
+
+class Hold(enum.Enum):
+    """What a pod on its way out still has."""
+
+    CONTAINERS = "containers"
+    SUB_PATHS = "sub-paths"
+    VOLUMES = "volumes"
+
+
+@dataclass(slots=True)
+class PodEntry:
+    """What the node knows of one pod."""
+
+    pod: Pod
+    declared: bool = True
+    """False once the API has it no more."""
+    seen_at_s: float = 0.0
+    ready: bool = False
+    hold: Hold = Hold.CONTAINERS
+    blockers: tuple[Blocker, ...] = ()
+    waiting: tuple[str, ...] = ()
+    status: Document = field(default_factory=dict)
+    """The status as last written."""
+    hand_over_error: str = ""
+    problems_told: tuple[str, ...] = ()
+
+    @property
+    def deleting(self) -> bool:
+        """The pod is on its way out."""
+        return not self.declared or self.pod.metadata.deletion_timestamp is not None
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """The answer of the hand-over to a runtime."""
+
+    status: Document = field(default_factory=dict)
+    """Fields for the pod's status; `conditions` are merged with ours."""
+    released: bool = False
+    """No container of the pod exists any more."""
+    error: str = ""
+    """Why the containers cannot be given their mounts."""
+    retry_after_s: float | None = None
+
+
+class HandsOver(Protocol):
+    """The way to a container runtime."""
+
+    def sub_paths(
+        self, pod: Pod, resolved: ResolvedPod
+    ) -> tuple[Mapping[str, ResolvedVolume], Mapping[str, Problem]]:
+        """The sub-paths the pod's containers want, and those that cannot be made out."""
+
+    async def sync(self, pod: Pod, resolved: ResolvedPod, *, ready: bool) -> HandOver:
+        """Bring the containers where they should be; with `ready` they may be started."""
+
+    async def remove(self, pod: Pod) -> HandOver:
+        """Stop and remove the containers; `released` once none exists."""
+
+    def forget(self, pod: Pod) -> None:
+        """Nothing of the pod is left: forget what was handed over."""
+
+
+@dataclass(slots=True)
+class PodWorker:
+    """Brings pods to where they should be."""
+
+    client: Client
+    index: DesiredIndex
+    actual: Actual
+    trace: Trace
+    trees: Trees
+    layout: Layout
+    hand_over: HandsOver
+    clock: Clock
+    mark_volumes: Callable[[set[VolumeKey]], None]
+    tell_problem: Callable[[Pod, Blocker], None]
+    entries: dict[PodUid, PodEntry] = field(default_factory=dict)
+
+    async def work(self, uid: PodUid) -> float | None:
+        """Do what can be done for a pod; seconds until it wants another look, or None."""
+        entry = self.entries.get(uid)
+        if entry is None:
+            return None
+        try:
+            if entry.deleting:
+                return await self._withdraw(uid, entry)
+            return await self._bring_up(uid, entry)
+        except (NotFound, Conflict):
+            return None  # the object went or was replaced meanwhile: its informer will say so
+        except ApiError as error:
+            _log.warning("pod status not written", pod=uid, error=error.message)
+            return API_RETRY_S
+
+    async def _bring_up(self, uid: PodUid, entry: PodEntry) -> float | None:
+        resolved = self.index.pod(uid)
+        if resolved is None:
+            return None
+        entry.waiting, entry.blockers = self._examine(resolved)
+        ready = not entry.waiting
+        if ready:
+            resolved, ready = self._bind_sub_paths(entry, resolved)
+        answer = await self.hand_over.sync(entry.pod, resolved, ready=ready)
+        entry.hand_over_error = answer.error
+        if ready and not entry.ready:
+            self._became_ready(uid, entry, resolved)
+        entry.ready = ready
+        for blocker in entry.blockers:
+            if blocker.error not in entry.problems_told and blocker.volume in resolved.problems:
+                self.tell_problem(entry.pod, blocker)
+        entry.problems_told = tuple(blocker.error for blocker in entry.blockers)
+        await self._write_status(entry, ready, answer)
+        return answer.retry_after_s
+
+    def _examine(self, resolved: ResolvedPod) -> tuple[tuple[str, ...], tuple[Blocker, ...]]:
+        waiting: list[str] = []
+        blockers: list[Blocker] = []
+        for name, problem in resolved.problems.items():
+            blockers.append(block_by_problem(name, problem))
+            if name not in resolved.volumes:
+                waiting.append(name)
+        for name, volume in resolved.volumes.items():
+            key = volume.spec.key
+            if is_published(resolved, name, self.actual.get(key)):
+                continue
+            waiting.append(name)
+            failure = self.trace.failure(key, resolved.uid)
+            if failure is not None:
+                blockers.append(block_by_failure(name, failure))
+        return tuple(waiting), tuple(blockers)
+
+    def _bind_sub_paths(self, entry: PodEntry, resolved: ResolvedPod) -> tuple[ResolvedPod, bool]:
+        sub_paths, problems = self.hand_over.sub_paths(entry.pod, resolved)
+        if not sub_paths and not problems:
+            return resolved, True
+        extended = ResolvedPod(
+            resolved.uid,
+            {**resolved.volumes, **sub_paths},
+            {**resolved.problems, **problems},
+            resolved.references,
+        )
+        changed = self.index.put(extended)
+        if changed:
+            self.mark_volumes(changed)
+        entry.waiting, entry.blockers = self._examine(extended)
+        return extended, not entry.waiting
+
+    def _became_ready(self, uid: PodUid, entry: PodEntry, resolved: ResolvedPod) -> None:
+        took_s = self.clock.monotonic() - entry.seen_at_s
+        pod_ready_seconds.observe(took_s)
+        _log.info(
+            "pod volumes ready",
+            pod=f"{entry.pod.metadata.namespace}/{entry.pod.metadata.name}",
+            uid=uid,
+            volumes=len(resolved.volumes),
+            took_ms=round(took_s * 1000.0, 3),
+        )
+
+    async def _write_status(self, entry: PodEntry, ready: bool, answer: HandOver) -> None:
+        if not ready and not entry.blockers and not entry.status:
+            return  # still at the first try: nothing is worth a write yet
+        now = format_time(self.clock.wall())
+        condition = volumes_condition(ready, entry.blockers, entry.waiting)
+        own = [
+            {"type": "PodScheduled", "status": "True"},
+            condition,
+            *answer.status.get("conditions", ()),
+        ]
+        status: Document = {"phase": "Pending", **answer.status}
+        if answer.error:
+            status["message"] = answer.error
+        status["conditions"] = merge_conditions(entry.status.get("conditions", ()), own, now)
+        status["startTime"] = entry.status.get("startTime") or entry.pod.status.start_time or now
+        if status == entry.status:
+            return
+        await self._patch_status(entry, status)
+        entry.status = status
+
+    async def _patch_status(self, entry: PodEntry, status: Document) -> None:
+        metadata = entry.pod.metadata
+        gone = {key: None for key in entry.status if key not in status}
+        patch = {"metadata": {"uid": metadata.uid}, "status": {**status, **gone}}
+        await self.client.patch(
+            PODS, metadata.name, patch, metadata.namespace, subresource="status"
+        )
+
+    async def _withdraw(self, uid: PodUid, entry: PodEntry) -> float | None:
+        if entry.hold is Hold.CONTAINERS:
+            answer = await self.hand_over.remove(entry.pod)  # (4)
+            if not answer.released:
+                if answer.status and entry.declared:
+                    await self._write_status(entry, entry.ready, answer)
+                return answer.retry_after_s
+            entry.hold = Hold.SUB_PATHS
+            self.index.release(uid)
+            changed = self.index.drop_only(uid, lambda volume: _is_sub_path(volume.spec.key))
+            self.mark_volumes(changed | self._sub_paths_left(uid))
+        if entry.hold is Hold.SUB_PATHS:
+            if self._sub_paths_left(uid):
+                return await self._report_leftovers(uid, entry)  # (5)
+            entry.hold = Hold.VOLUMES
+            self.mark_volumes(self.index.drop(uid) | set(self.actual.keys_of(uid)))
+        if self.actual.keys_of(uid):
+            return await self._report_leftovers(uid, entry)  # (6)
+        if not self._remove_directory(uid, entry):  # (7)
+            return API_RETRY_S
+        if entry.declared:
+            await self._finalize(entry)  # (8)
+        self.hand_over.forget(entry.pod)
+        self.trace.forget_pod(uid)
+        self.entries.pop(uid, None)
+        return None
+
+    def _sub_paths_left(self, uid: PodUid) -> set[VolumeKey]:
+        return {key for key in self.actual.keys_of(uid) if _is_sub_path(key)}
+
+    async def _report_leftovers(self, uid: PodUid, entry: PodEntry) -> None:
+        """Say what cannot be taken down; the volumes' own workers go on trying."""
+        entry.blockers = self._failures_of(uid, self.actual.keys_of(uid))
+        if entry.blockers and entry.declared:
+            await self._write_status(entry, False, HandOver())
+
+    def _failures_of(self, uid: PodUid, keys: Sequence[VolumeKey]) -> tuple[Blocker, ...]:
+        found = []
+        for key in keys:
+            failure = self.trace.failure(key, uid)
+            if failure is not None:
+                record = self.actual.get(key)
+                found.append(block_by_failure(record.name if record is not None else key, failure))
+        return tuple(found)
+
+    def _remove_directory(self, uid: PodUid, entry: PodEntry) -> bool:
+        root = self.layout.pod(uid)
+        try:
+            for kind in ("volumes", "volumeDevices", "volume-subpaths"):
+                remove_skeleton(self.trees, f"{root}/{kind}", depth=2)
+            self.trees.remove_dir(root)
+        except HostError as error:
+            blocker = Blocker(
+                "",
+                f"the pod's directory is not empty: {error}",
+                f"look at what is in {root}; volagent deletes nothing that it did not make",
+            )
+            if blocker.error not in entry.problems_told:
+                entry.problems_told = (blocker.error,)
+                self.tell_problem(entry.pod, blocker)
+            return False
+        return True
+
+    async def _finalize(self, entry: PodEntry) -> None:
+        metadata = entry.pod.metadata
+        try:
+            await self.client.delete(
+                PODS, metadata.name, metadata.namespace, grace_period_seconds=0, uid=metadata.uid
+            )
+        except (NotFound, Conflict):
+            return
+        _log.info("pod withdrawn", pod=f"{metadata.namespace}/{metadata.name}", uid=metadata.uid)
+
+
+def remove_skeleton(trees: Trees, path: str, *, depth: int) -> None:
+    """Remove the agent's own empty directories, deepest first, never anything else.
+
+    Raises `NotEmpty` or `Busy` where something is left; that is not ours to delete.
+    """
+    if depth:
+        for name in trees.list_dir(path):
+            remove_skeleton(trees, f"{path}/{name}", depth=depth - 1)
+    trees.remove_dir(path)
+
+
+def _is_sub_path(key: VolumeKey) -> bool:
+    return key.startswith("sub/")
