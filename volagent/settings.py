@@ -1,0 +1,281 @@
+"""Every setting of the daemon: its name with its unit, its default, and how a file is read.
+
+`config/volagent.toml` is the same list for people, with the reasons; a test keeps the two equal.
+Reading is strict: an unknown key, a wrong type or an impossible combination is a `SettingsError`
+that names file, line and key, and nothing is started with half-understood settings. The values are
+frozen; whoever needs one gets it passed in. Nothing here touches anything but the settings file.
+"""
+
+import difflib
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+
+MAX_SOCKET_PATH_BYTES = 107
+"""`sockaddr_un.sun_path` holds 108 bytes with the final NUL."""
+
+Seconds = Annotated[float, msgspec.Meta(gt=0)]
+
+
+class SettingsError(Exception):
+    """The settings cannot be used. `where` is `file:line`, a flag, or the file."""
+
+    def __init__(self, where: str, message: str, *, hint: str = "") -> None:
+        super().__init__(where, message)
+        self.where = where
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}"
+
+
+class RuntimeSettings(msgspec.Struct, frozen=True):
+    """Who starts the containers."""
+
+    kind: Literal["none", "podman"] = "none"
+    podman_socket: str = "/run/podman/podman.sock"
+    network: str = ""
+    """Network mode of created containers; "" leaves it to the runtime."""
+    cdi_dir: str = "/var/run/cdi"
+    """Where a CDI file per pod is written; "" writes none."""
+
+
+class TlsSettings(msgspec.Struct, frozen=True):
+    """Certificates for `https://` listeners, as PEM files."""
+
+    certificate: str = ""
+    key: str = ""
+    client_ca: str = ""
+
+
+class AuthSettings(msgspec.Struct, frozen=True):
+    """Who may call over TCP."""
+
+    token_file: str = ""
+
+
+class NfsSettings(msgspec.Struct, frozen=True):
+    """Bounds for calls that a dead NFS server can hang."""
+
+    mount_timeout_s: Seconds = 30.0
+    unmount_timeout_s: Seconds = 30.0
+
+
+class RetrySettings(msgspec.Struct, frozen=True):
+    """Back-off of a failing volume."""
+
+    first_s: Seconds = 0.5
+    max_s: Seconds = 120.0
+
+
+class LogSettings(msgspec.Struct, frozen=True):
+    """What goes to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "text"] = "json"
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """All settings. `load_settings` fills the empty ones that depend on others."""
+
+    root_dir: str = "/var/lib/kubelet"
+    state_dir: str = "/var/lib/volagent"
+    run_dir: str = "/run/volagent"
+    listen: tuple[str, ...] = ()
+    """`unix:///path` or `https://address:port`; filled with the socket in `run_dir`."""
+    node_name: str = ""
+    """Filled with the host name."""
+    image_dir: str = ""
+    """Where relative paths of image volumes lead; filled with `<state_dir>/images`."""
+    resync_s: Seconds = 600.0
+    drain_on_exit: bool = False
+    runtime: RuntimeSettings = RuntimeSettings()
+    tls: TlsSettings = TlsSettings()
+    auth: AuthSettings = AuthSettings()
+    nfs: NfsSettings = NfsSettings()
+    retry: RetrySettings = RetrySettings()
+    log: LogSettings = LogSettings()
+
+    @property
+    def socket_path(self) -> str:
+        """The first unix socket that is listened on, or ""."""
+        for address in self.listen:
+            if address.startswith("unix://"):
+                return address.removeprefix("unix://")
+        return ""
+
+
+def load_settings(path: str | None = None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read a settings file (None: defaults only) and lay the command line's values over it.
+
+    `overrides` has top-level keys only; a None among its values is no override. Raises
+    `SettingsError`.
+    """
+    text = _read_text(path) if path is not None else ""
+    where = _Origin(path or "settings", text)
+    settings = _convert_table(_parse(where), Settings, where, ())
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    settings = msgspec.structs.replace(settings, **given)
+    settings = _fill(settings)
+    _check(settings, where)
+    return settings
+
+
+class _Origin:
+    """A settings file's name and text, to say where a key stands."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        self.text = text
+
+    def at(self, key: tuple[str, ...]) -> str:
+        """`file:line` of a dotted key, or of the closest table above it."""
+        for length in range(len(key), 0, -1):
+            line = _find_line(self.text, key[:length])
+            if line:
+                return f"{self.name}:{line}"
+        return self.name
+
+
+_NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_HEADER = re.compile(r"\s*\[+\s*([^\]]+?)\s*\]+")
+_ENTRY = re.compile(r"\s*([A-Za-z0-9_\-.\"' ]+?)\s*=")
+
+
+def _find_line(text: str, key: tuple[str, ...]) -> int:
+    """The line (from 1) on which a key is set or its table begins; 0 when it is not found.
+
+    tomllib keeps no positions, so this reads the text once more, for an error message only.
+    """
+    table: tuple[str, ...] = ()
+    for number, line in enumerate(text.splitlines(), start=1):
+        if match := _HEADER.match(line):
+            table = _split_key(match[1])
+            if table == key:
+                return number
+        elif (match := _ENTRY.match(line)) and table + _split_key(match[1]) == key:
+            return number
+    return 0
+
+
+def _split_key(text: str) -> tuple[str, ...]:
+    return tuple(part.strip().strip("\"'") for part in text.split("."))
+
+
+def _read_text(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except OSError as error:
+        raise SettingsError(path, error.strerror or "cannot be read") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(path, "is not UTF-8 text") from error
+
+
+def _parse(where: _Origin) -> dict[str, Any]:
+    try:
+        return tomllib.loads(where.text)
+    except tomllib.TOMLDecodeError as error:
+        text = str(error)
+        found = re.search(r"line (\d+)", text)
+        place = f"{where.name}:{found[1]}" if found else where.name
+        raise SettingsError(place, f"not valid TOML: {text}") from error
+
+
+def _convert_table(
+    table: Mapping[str, Any], kind: type[Any], where: _Origin, prefix: tuple[str, ...]
+) -> Any:
+    """Build one settings struct, key by key, so that an error knows its key."""
+    fields = {field.name: field for field in msgspec.structs.fields(kind)}
+    values: dict[str, Any] = {}
+    for name, value in table.items():
+        key = (*prefix, name)
+        dotted = ".".join(key)
+        field = fields.get(name)
+        if field is None:
+            close = difflib.get_close_matches(name, fields, n=1)
+            hint = f'did you mean "{close[0]}"?' if close else f"known here: {', '.join(fields)}"
+            raise SettingsError(where.at(key), f'unknown key "{dotted}"', hint=hint)
+        nested = isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)
+        if nested and isinstance(value, dict):
+            values[name] = _convert_table(value, field.type, where, key)
+            continue
+        try:
+            values[name] = msgspec.convert(value, field.type)
+        except msgspec.ValidationError as error:
+            reason = str(error).replace("`", "").replace("Expected object", "Expected a table")
+            raise SettingsError(
+                where.at(key), f'"{dotted}": {reason}', hint=_list_choices(field.type)
+            ) from error
+    return kind(**values)
+
+
+def _list_choices(kind: Any) -> str:
+    choices = get_args(kind) if get_origin(kind) is Literal else ()
+    return f"one of: {', '.join(choices)}" if choices else ""
+
+
+def _fill(settings: Settings) -> Settings:
+    """Give the settings that depend on others their values."""
+    return msgspec.structs.replace(
+        settings,
+        listen=tuple(settings.listen) or (f"unix://{settings.run_dir}/volagent.sock",),
+        node_name=settings.node_name or socket.gethostname().lower(),
+        image_dir=settings.image_dir or f"{settings.state_dir}/images",
+    )
+
+
+def _check(settings: Settings, where: _Origin) -> None:
+    for name in ("root_dir", "state_dir", "run_dir", "image_dir"):
+        path = getattr(settings, name)
+        if not os.path.isabs(path) or os.path.normpath(path) != path or path == "/":
+            raise SettingsError(
+                where.at((name,)),
+                f'"{name}": {path!r} is not an absolute path without "..", "." or a final slash',
+            )
+    if not _NODE_NAME.fullmatch(settings.node_name) or len(settings.node_name) > 253:
+        raise SettingsError(
+            where.at(("node_name",)),
+            f'"node_name": {settings.node_name!r} is no lower-case DNS name',
+            hint="give one with --node-name; it names this machine's Node object",
+        )
+    if settings.retry.first_s > settings.retry.max_s:
+        raise SettingsError(where.at(("retry", "first_s")), '"retry.first_s" exceeds "retry.max_s"')
+    for address in settings.listen:
+        _check_address(address, settings, where)
+
+
+def _check_address(address: str, settings: Settings, where: _Origin) -> None:
+    place = where.at(("listen",))
+    if address.startswith("unix://"):
+        path = address.removeprefix("unix://")
+        if not os.path.isabs(path):
+            raise SettingsError(place, f'"listen": {address!r} needs an absolute path')
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+            raise SettingsError(
+                place,
+                f'"listen": {path} is longer than the {MAX_SOCKET_PATH_BYTES} bytes that the'
+                " kernel allows for a socket",
+                hint="choose a shorter --run-dir",
+            )
+        return
+    if not re.fullmatch(r"https://(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):\d{1,5}", address):
+        raise SettingsError(
+            place,
+            f'"listen": {address!r} is neither unix:///PATH nor https://ADDRESS:PORT',
+            hint="plain http is not served: secrets would cross the network readable",
+        )
+    if not (settings.tls.certificate and settings.tls.key):
+        raise SettingsError(place, f'"listen": {address} needs "tls.certificate" and "tls.key"')
+    if not (settings.auth.token_file or settings.tls.client_ca):
+        raise SettingsError(
+            place,
+            f'"listen": {address} would let nobody in',
+            hint='set "auth.token_file" or "tls.client_ca"',
+        )
