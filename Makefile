@@ -1,0 +1,67 @@
+# What can be done here; `make help` lists it. Everything installs what it needs first.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+bin := .venv/bin
+quick_tests := tests/unit tests/contract tests/simulation tests/meta
+
+.PHONY: help
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup:  ## make .venv with volagent and its tools at the versions of requirements.lock
+	@tests/setup/venv.sh
+
+.PHONY: system-packages
+system-packages:  ## install the Debian packages that demo and tests want (as root; else say which)
+	@tests/setup/packages.sh tests
+
+.PHONY: demo-packages
+demo-packages:
+	@tests/setup/packages.sh demo
+
+.PHONY: demo
+demo: setup demo-packages  ## show a pod's volumes from declaration to removal, on a throw-away state
+	@$(bin)/python config/examples/demo/run.py
+
+.PHONY: run
+run: setup  ## run the daemon in the foreground; ARGS="..." are passed on
+	@exec $(bin)/volagent run $(ARGS)
+
+.PHONY: test
+test: setup system-packages  ## run every test (as root; without, those that need root are skipped)
+	@$(bin)/pytest $(ARGS)
+
+.PHONY: check
+check: lint  ## lint, types, import contracts and the quick tests; what to run before a commit
+	@$(bin)/pytest -q $(wildcard $(quick_tests)) $(ARGS)
+
+.PHONY: lint
+lint: setup
+	@$(bin)/ruff check .
+	@$(bin)/ruff format --check --quiet . || { $(bin)/ruff format --check .; exit 1; }
+	@$(bin)/mypy
+	@$(bin)/lint-imports --no-logo 2>/dev/null || $(bin)/lint-imports
+
+.PHONY: format
+format: setup  ## format the code, mend what ruff can mend
+	@$(bin)/ruff check --quiet --fix . || true
+	@$(bin)/ruff format .
+
+.PHONY: bench
+bench: setup demo-packages  ## measure: one JSON line per figure
+	@$(bin)/python -m bench $(ARGS)
+
+.PHONY: lock
+lock: setup  ## write the installed versions to requirements.lock
+	@{ sed -n '/^#/p' requirements.lock; $(bin)/pip freeze --exclude-editable; } >.venv/requirements.new
+	@mv .venv/requirements.new requirements.lock
+
+.PHONY: clean
+clean:  ## remove what building and testing left in the checkout, .venv included
+	rm -rf .venv build dist ./*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
