@@ -80,9 +80,9 @@ class KeyedQueue(Generic[K]):
             timer.cancel()
         self._timers[key] = asyncio.get_running_loop().call_later(delay_s, self.mark, key)
 
-    def is_busy(self, key: K) -> bool:
-        """Whether the key waits for its turn or is being worked on (delays do not count)."""
-        return key in self._queued or key in self._running
+    def is_waiting(self, key: K) -> bool:
+        """Whether the key waits for its turn (delays do not count)."""
+        return key in self._queued
 
     async def drain(self) -> None:
         """Wait until no key waits or runs."""
@@ -104,12 +104,12 @@ class KeyedQueue(Generic[K]):
         while lane.waiting and lane.running < lane.width:
             key = lane.waiting.popleft()
             lane.running += 1
-            self._queued.discard(key)
-            self._running.add(key)
             self._start(self._name, self._run(name, lane, key))
 
     async def _run(self, name: str, lane: _Lane[K], key: K) -> None:
         again_s: float | None = None
+        self._queued.discard(key)
+        self._running.add(key)
         try:
             again_s = await self._work(key)
         finally:

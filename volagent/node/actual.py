@@ -43,6 +43,20 @@ class Actual:
         """The volumes that have something, or may have, in a pod's directory."""
         return list(self._by_pod.get(pod, ()))
 
+    def pods(self) -> list[PodUid]:
+        """Pods that have something, or may have, on this node."""
+        return list(self._by_pod)
+
+    def mounted_keys_of(self, pod: PodUid) -> list[VolumeKey]:
+        """Those of them that are mounts, or may be."""
+        keys = []
+        for key in self._by_pod.get(pod, ()):
+            record = self._book.get(key)
+            use = record.uses.get(pod) if record is not None else None
+            if use is not None and (use.mount.mount_id or use.held is Held.UNKNOWN):
+                keys.append(key)
+        return keys
+
     def put(self, record: VolumeRecord) -> None:
         """Write a whole record (recovery)."""
         before = self._book.get(record.key)

@@ -35,6 +35,10 @@ class DesiredIndex:
         """What was resolved for a pod."""
         return self._pods.get(uid)
 
+    def keys(self) -> list[VolumeKey]:
+        """All wanted volumes."""
+        return list(self._wanted)
+
     def wanted(self, key: VolumeKey) -> Wanted | None:
         """What a volume needs, or None when nobody wants it."""
         return self._wanted.get(key)

@@ -12,6 +12,7 @@ What a pod has is never taken from it before (4).
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Protocol
 
 from volagent.aio.clock import Clock, format_time
@@ -23,6 +24,7 @@ from volagent.host.errors import HostError
 from volagent.node.actual import Actual
 from volagent.node.desired import Problem, ResolvedPod, ResolvedVolume
 from volagent.node.index import DesiredIndex
+from volagent.node.orphans import remove_pod_directory
 from volagent.node.status import (
     Blocker,
     block_by_failure,
@@ -38,6 +40,7 @@ from volagent.observe.logs import get_logger
 from volagent.observe.metrics import pod_ready_seconds
 
 API_RETRY_S = 2.0
+FINAL_PHASES = ("Succeeded", "Failed")
 
 _log = get_logger("node")
 
@@ -58,7 +61,14 @@ class PodEntry:
     declared: bool = True
     """False once the API has it no more."""
     seen_at_s: float = 0.0
+    """Monotonic."""
+    seen_at: datetime | None = None
+    ready_at: datetime | None = None
+    draining: bool = False
+    """The daemon leaves and takes the mounts down first; the pod stays declared."""
     ready: bool = False
+    recovered: bool = False
+    """It was there before this process."""
     hold: Hold = Hold.CONTAINERS
     blockers: tuple[Blocker, ...] = ()
     waiting: tuple[str, ...] = ()
@@ -71,6 +81,16 @@ class PodEntry:
     def deleting(self) -> bool:
         """The pod is on its way out."""
         return not self.declared or self.pod.metadata.deletion_timestamp is not None
+
+    @property
+    def finished(self) -> bool:
+        """All containers ended for good: the volumes are not needed any more."""
+        return (self.status.get("phase") or self.pod.status.phase) in FINAL_PHASES
+
+    @property
+    def leaving(self) -> bool:
+        """Nothing is set up for this pod any more."""
+        return self.deleting or self.draining or self.finished
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +148,8 @@ class PodWorker:
         try:
             if entry.deleting:
                 return await self._withdraw(uid, entry)
+            if entry.leaving:
+                return await self._release(uid, entry)
             return await self._bring_up(uid, entry)
         except (NotFound, Conflict):
             return None  # the object went or was replaced meanwhile: its informer will say so
@@ -153,6 +175,8 @@ class PodWorker:
                 self.tell_problem(entry.pod, blocker)
         entry.problems_told = tuple(blocker.error for blocker in entry.blockers)
         await self._write_status(entry, ready, answer)
+        if entry.finished:
+            return await self._release(uid, entry)
         return answer.retry_after_s
 
     def _examine(self, resolved: ResolvedPod) -> tuple[tuple[str, ...], tuple[Blocker, ...]]:
@@ -189,6 +213,9 @@ class PodWorker:
         return extended, not entry.waiting
 
     def _became_ready(self, uid: PodUid, entry: PodEntry, resolved: ResolvedPod) -> None:
+        entry.ready_at = self.clock.wall()
+        if entry.recovered:
+            return
         took_s = self.clock.monotonic() - entry.seen_at_s
         pod_ready_seconds.observe(took_s)
         _log.info(
@@ -228,23 +255,9 @@ class PodWorker:
         )
 
     async def _withdraw(self, uid: PodUid, entry: PodEntry) -> float | None:
-        if entry.hold is Hold.CONTAINERS:
-            answer = await self.hand_over.remove(entry.pod)  # (4)
-            if not answer.released:
-                if answer.status and entry.declared:
-                    await self._write_status(entry, entry.ready, answer)
-                return answer.retry_after_s
-            entry.hold = Hold.SUB_PATHS
-            self.index.release(uid)
-            changed = self.index.drop_only(uid, lambda volume: _is_sub_path(volume.spec.key))
-            self.mark_volumes(changed | self._sub_paths_left(uid))
-        if entry.hold is Hold.SUB_PATHS:
-            if self._sub_paths_left(uid):
-                return await self._report_leftovers(uid, entry)  # (5)
-            entry.hold = Hold.VOLUMES
-            self.mark_volumes(self.index.drop(uid) | set(self.actual.keys_of(uid)))
-        if self.actual.keys_of(uid):
-            return await self._report_leftovers(uid, entry)  # (6)
+        again_s = await self._release(uid, entry)
+        if self.entries.get(uid) is not entry or not self._is_released(uid, entry):
+            return again_s
         if not self._remove_directory(uid, entry):  # (7)
             return API_RETRY_S
         if entry.declared:
@@ -253,6 +266,44 @@ class PodWorker:
         self.trace.forget_pod(uid)
         self.entries.pop(uid, None)
         return None
+
+    async def _release(self, uid: PodUid, entry: PodEntry) -> float | None:
+        """(4) to (6), as far as they go now."""
+        if entry.hold is Hold.CONTAINERS:
+            if entry.deleting or entry.draining:
+                answer = await self.hand_over.remove(entry.pod)  # (4)
+                if not answer.released:
+                    if answer.status and entry.declared:
+                        await self._write_status(entry, entry.ready, answer)
+                    return answer.retry_after_s
+            entry.hold = Hold.SUB_PATHS
+            self.index.release(uid)
+            changed = self.index.drop_only(uid, lambda volume: _is_sub_path(volume.spec.key))
+            self.mark_volumes(changed | self._sub_paths_left(uid))
+        if entry.hold is Hold.SUB_PATHS:
+            if self._sub_paths_left(uid):
+                return await self._report_leftovers(uid, entry)  # (5)
+            entry.hold = Hold.VOLUMES
+            self._give_up_volumes(uid, entry)
+        if self._is_released(uid, entry):
+            return None
+        return await self._report_leftovers(uid, entry)  # (6)
+
+    def _give_up_volumes(self, uid: PodUid, entry: PodEntry) -> None:
+        if entry.deleting or not entry.draining:
+            self.mark_volumes(self.index.drop(uid) | set(self.actual.keys_of(uid)))
+            return
+        # Draining: what has no mount (an emptyDir on disk) stays with the declared pod, as it
+        # would through a reboot.
+        mounted = set(self.actual.mounted_keys_of(uid))
+        self.mark_volumes(self.index.drop_only(uid, lambda volume: volume.spec.key in mounted))
+
+    def _is_released(self, uid: PodUid, entry: PodEntry) -> bool:
+        if entry.hold is not Hold.VOLUMES:
+            return False
+        if entry.draining and not entry.deleting:
+            return not self.actual.mounted_keys_of(uid)
+        return not self.actual.keys_of(uid)
 
     def _sub_paths_left(self, uid: PodUid) -> set[VolumeKey]:
         return {key for key in self.actual.keys_of(uid) if _is_sub_path(key)}
@@ -275,9 +326,7 @@ class PodWorker:
     def _remove_directory(self, uid: PodUid, entry: PodEntry) -> bool:
         root = self.layout.pod(uid)
         try:
-            for kind in ("volumes", "volumeDevices", "volume-subpaths"):
-                remove_skeleton(self.trees, f"{root}/{kind}", depth=2)
-            self.trees.remove_dir(root)
+            remove_pod_directory(self.trees, root)
         except HostError as error:
             blocker = Blocker(
                 "",
@@ -299,17 +348,6 @@ class PodWorker:
         except (NotFound, Conflict):
             return
         _log.info("pod withdrawn", pod=f"{metadata.namespace}/{metadata.name}", uid=metadata.uid)
-
-
-def remove_skeleton(trees: Trees, path: str, *, depth: int) -> None:
-    """Remove the agent's own empty directories, deepest first, never anything else.
-
-    Raises `NotEmpty` or `Busy` where something is left; that is not ours to delete.
-    """
-    if depth:
-        for name in trees.list_dir(path):
-            remove_skeleton(trees, f"{path}/{name}", depth=depth - 1)
-    trees.remove_dir(path)
 
 
 def _is_sub_path(key: VolumeKey) -> bool:

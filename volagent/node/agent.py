@@ -1,0 +1,374 @@
+"""The node agent: wires declarations, records, kernel events and workers into one loop.
+
+Start-up is ordered, because tearing down from half a picture loses data:
+
+1. the record book of this boot is read, and every informer has its first list;
+2. records are compared with the mount table: what stands is known again, nothing is touched;
+3. every declared pod is resolved; what has records and no pod any more is now known as an orphan;
+4. only then do the queues start, with everything whose plan is not empty marked.
+
+From there on everything is an event that marks a key. For the event loop's thread.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from volagent.aio.backoff import BackOff
+from volagent.aio.clock import Clock
+from volagent.aio.queue import KeyedQueue
+from volagent.client.contract import Client
+from volagent.client.events import EventRecorder
+from volagent.drivers.contract import DriverTable, HeldMount, VolumeKey
+from volagent.drivers.layout import Layout
+from volagent.drivers.payload import NodeFacts
+from volagent.host.contract import BlockDevice, Closeable, Host
+from volagent.node.actual import Actual
+from volagent.node.desired import Reference, Resolver
+from volagent.node.drift import DriftWatch
+from volagent.node.execute import Executor
+from volagent.node.index import DesiredIndex
+from volagent.node.orphans import find_orphans, sweep_skeletons
+from volagent.node.plan import plan
+from volagent.node.pods import HandsOver, PodEntry, PodWorker
+from volagent.node.records import Held, RecordBook, VolumeRecord
+from volagent.node.recover import by_id, compare_record
+from volagent.node.register import NodeReporter
+from volagent.node.report import EventReporter
+from volagent.node.tokens import TokenCache
+from volagent.node.trace import Trace
+from volagent.node.work import VolumeWorker
+from volagent.node.world import NodeWorld
+from volagent.objects.meta import Document, PodUid
+from volagent.objects.pod import Pod
+from volagent.observe.logs import get_logger
+
+_log = get_logger("node")
+
+Start = Callable[[str, Coroutine[Any, Any, None]], object]
+VOLUMES_AT_ONCE_PER_BACKEND = 16
+PODS_AT_ONCE = 16
+PODS_LANE = ""
+DRAIN_LOOK_S = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """What the agent is told at start."""
+
+    node_name: str
+    layout: Layout
+    facts: NodeFacts
+    backoff: BackOff
+    resync_s: float
+    """The safety net: how often everything is compared again although no event asked for it."""
+
+
+class NodeAgent:
+    """Keeps this node's volumes as its pods want them."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        *,
+        client: Client,
+        host: Host,
+        drivers: DriverTable,
+        book: RecordBook,
+        hand_over: HandsOver,
+        clock: Clock,
+        start: Start,
+    ) -> None:
+        self.config = config
+        self.host = host
+        self.clock = clock
+        self.trace = Trace()
+        self.index = DesiredIndex()
+        self.events = EventRecorder(client, clock, component="volagent", host=config.node_name)
+        self.tokens = TokenCache(client, clock, start, self._token_arrived)
+        self.world = NodeWorld(client, config.node_name, config.facts, self.tokens.get)
+        self.resolver = Resolver(drivers, config.layout, self.world)
+        self.drivers = drivers
+        self.recovered = asyncio.Event()
+        self._book = book
+        self._client = client
+        self._hand_over = hand_over
+        self._start = start
+        self._watch: Closeable | None = None
+        self.node = NodeReporter(client, config.node_name, clock, self.volumes_in_use)
+
+    def _assemble(self) -> None:
+        """Build what needs the records."""
+        self.actual = Actual(self._book)
+        self.reporter = EventReporter(self.events, self.actual, self.trace, self._find_pod)
+        executor = Executor(self.drivers, self.actual, self.config.layout, self.host.mounts)
+        self.volumes = VolumeWorker(
+            self.index, self.actual, executor, self.trace, self.reporter, self.clock,
+            self.config.backoff, self._volume_settled,
+        )  # fmt: skip
+        self.pods = PodWorker(
+            self._client, self.index, self.actual, self.trace, self.host.trees,
+            self.config.layout, self._hand_over, self.clock, self._mark_volumes,
+            self.reporter.problem,
+        )  # fmt: skip
+        self.volume_queue: KeyedQueue[VolumeKey] = KeyedQueue(
+            "volume", self.volumes.work, self._start, lane_of=self._backend_of,
+            width=VOLUMES_AT_ONCE_PER_BACKEND,
+        )  # fmt: skip
+        self.pod_queue: KeyedQueue[PodUid] = KeyedQueue(
+            "pod", self.pods.work, self._start, lane_of=lambda _: PODS_LANE, width=PODS_AT_ONCE
+        )
+        self.drift = DriftWatch(
+            self.host.mounts, self.actual, self.trace, self.clock, self._mark_volume,
+            self.reporter.mount_lost, self.reporter.mount_covered,
+        )  # fmt: skip
+
+    async def run(self, start_loop: Start) -> None:
+        """Recover, then follow events for ever."""
+        self._book.open()
+        self._assemble()
+        self._watch = self.host.mounts.watch_mounts(self.drift.on_change)
+        for name, informer in self.world.informers:
+            start_loop(f"informer {name}", informer.run())
+        for _, informer in self.world.informers:
+            await informer.synced.wait()
+        await self._recover()
+        self._listen()
+        start_loop("events", self.events.run())
+        start_loop("node status", self.node.run())
+        self.recovered.set()
+        while True:
+            await asyncio.sleep(self.config.resync_s)
+            self._resync()
+
+    async def drain(self) -> None:
+        """Take everything down, containers first; for `--drain-on-exit`."""
+        for uid, entry in self.pods.entries.items():
+            entry.draining = True
+            self.pod_queue.mark(uid)
+        while any(self.actual.mounted_keys_of(uid) for uid in tuple(self.pods.entries)):
+            await self.pod_queue.drain()
+            await self.volume_queue.drain()
+            await asyncio.sleep(DRAIN_LOOK_S)
+
+    def close(self) -> None:
+        """Stop working; what is mounted stays."""
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.close()
+        if self.recovered.is_set():
+            self.volume_queue.stop()
+            self.pod_queue.stop()
+        self._book.close()
+
+    # -- recovery ---------------------------------------------------------------------------
+
+    async def _recover(self) -> None:
+        """(2) to (4) of the start-up; nothing here changes a mount."""
+        self._compare_records()
+        for pod in self.world.pods.values():
+            entry = self._enter(pod)
+            entry.status = msgspec.to_builtins(pod.status)
+            entry.recovered = True
+            if entry.finished and not entry.deleting:
+                continue
+            resolved = self.resolver.resolve_pod(pod)
+            self.index.put(resolved)
+            if entry.deleting:
+                self._suspect_everything(pod)
+        orphans = 0
+        for key in {*self.actual.keys(), *self.index.keys()}:
+            wanted, found = self.index.wanted(key), self.actual.get(key)
+            if plan(wanted, found, self.index.live):
+                orphans += wanted is None
+                self.volume_queue.mark(key)
+        for uid in self.pods.entries:
+            self.pod_queue.mark(uid)
+        known = {*self.pods.entries, *self.actual.pods()}
+        sweep_skeletons(self.host, self.config.layout, known)
+        _log.info(
+            "records compared with the kernel",
+            volumes=len(self.actual.keys()),
+            pods=len(self.pods.entries),
+            orphans=orphans,
+        )
+
+    def _compare_records(self) -> None:
+        records = [r for r in map(self.actual.get, self.actual.keys()) if r is not None]
+        if not records:
+            return
+        mounts = by_id(self.host.mounts.read_table())
+        loops: dict[str, BlockDevice] = {}
+        if any(record.device is not None for record in records):
+            loops = self.host.devices.find_loops()
+        for record in records:
+            missing = {m.path for m in self._plain_directories(record) if self._is_missing(m)}
+            compared = compare_record(record, mounts, loops, missing)
+            if compared is not record:
+                self.actual.put(compared)
+
+    def _plain_directories(self, record: VolumeRecord) -> list[HeldMount]:
+        below = f"{self.config.layout.pods}/"
+        return [
+            use.mount
+            for use in record.uses.values()
+            if not use.mount.mount_id and use.held is Held.YES and use.mount.path.startswith(below)
+        ]
+
+    def _is_missing(self, mount: HeldMount) -> bool:
+        parent, _, name = mount.path.rpartition("/")
+        return name not in self.host.trees.list_dir(parent)
+
+    def _suspect_everything(self, pod: Pod) -> None:
+        """A pod that was deleted while nobody looked: all it may have counts as unknown.
+
+        After a reboot there are no records, but what was on disk (an emptyDir) is still there.
+        """
+        uid = PodUid(pod.metadata.uid)
+        if not self.host.trees.list_dir(self.config.layout.pod(uid)):
+            return
+        resolved = self.index.pod(uid)
+        for volume in resolved.volumes.values() if resolved is not None else ():
+            wanted = self.index.wanted(volume.spec.key)
+            record = self.actual.get(volume.spec.key)
+            if wanted is not None and (record is None or uid not in record.uses):
+                mount = HeldMount(volume.use.target)
+                self.actual.set_use(wanted, uid, Held.UNKNOWN, mount, volume.use.pod_name)
+
+    def find_orphans(self) -> list[Document]:
+        """Pod directories that belong to no declared pod."""
+        known = {*self.pods.entries, *self.actual.pods()}
+        return find_orphans(self.host, self.config.layout, known)
+
+    # -- events -----------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        self.world.pods.on_change = self._pod_changed
+        self.world.secrets.on_change = self._object_changed("Secret")
+        self.world.config_maps.on_change = self._object_changed("ConfigMap")
+        self.world.claims.on_change = self._object_changed("PersistentVolumeClaim")
+        self.world.volumes.on_change = self._object_changed("PersistentVolume")
+
+    def _pod_changed(self, _: tuple[str, str], old: Pod | None, new: Pod | None) -> None:
+        if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
+            uid = PodUid(old.metadata.uid)
+            entry = self.pods.entries.get(uid)
+            if entry is not None:
+                entry.declared = False
+                self.pod_queue.mark(uid)
+        if new is None:
+            return
+        uid = PodUid(new.metadata.uid)
+        entry = self.pods.entries.get(uid)
+        if entry is None:
+            self._enter(new)
+            self._resolve(new)
+            return
+        before, entry.pod = entry.pod, new
+        if entry.deleting:
+            self.pod_queue.mark(uid)
+        elif (
+            before.spec != new.spec
+            or before.metadata.labels != new.metadata.labels
+            or before.metadata.annotations != new.metadata.annotations
+        ):
+            self._resolve(new)
+
+    def _object_changed(
+        self, kind: str
+    ) -> Callable[[tuple[str, str], object | None, object | None], None]:
+        def changed(key: tuple[str, str], _old: object | None, _new: object | None) -> None:
+            reference: Reference = (kind, key[0], key[1])
+            for uid in self.index.pods_referring(reference):
+                entry = self.pods.entries.get(uid)
+                if entry is not None and not entry.deleting:
+                    self._resolve(entry.pod)
+
+        return changed
+
+    def _enter(self, pod: Pod) -> PodEntry:
+        uid = PodUid(pod.metadata.uid)
+        entry = PodEntry(pod, seen_at_s=self.clock.monotonic(), seen_at=self.clock.wall())
+        self.pods.entries[uid] = entry
+        return entry
+
+    def _resolve(self, pod: Pod) -> None:
+        uid = PodUid(pod.metadata.uid)
+        entry = self.pods.entries.get(uid)
+        if entry is None or entry.leaving:
+            return
+        changed = self.index.put(self.resolver.resolve_pod(pod))
+        for key in changed:
+            self.volumes.reset(key)
+            self.volume_queue.mark(key)
+        resolved = self.index.pod(uid)
+        if not changed or (resolved is not None and resolved.problems):
+            self.pod_queue.mark(uid)
+
+    def _token_arrived(self, uid: PodUid) -> None:
+        entry = self.pods.entries.get(uid)
+        if entry is not None:
+            self._resolve(entry.pod)
+
+    def _volume_settled(self, key: VolumeKey, touched: set[PodUid]) -> None:
+        for uid in touched:
+            if uid in self.pods.entries and self._may_go_on(uid):
+                self.pod_queue.mark(uid)
+        if key.startswith("pv/"):
+            self.node.touch()
+
+    def _may_go_on(self, uid: PodUid) -> bool:
+        """Whether a pod's worker has anything to do: not while its other volumes are busy."""
+        resolved = self.index.pod(uid)
+        if resolved is None:
+            return True
+        busy = self.volume_queue.is_waiting
+        return not any(busy(volume.spec.key) for volume in resolved.volumes.values())
+
+    def volumes_in_use(self) -> list[str]:
+        """`status.volumesInUse` of the Node: unique names of what has a device here."""
+        names = []
+        for key in self.actual.keys():  # noqa: SIM118  # a method, not a mapping
+            record = self.actual.get(key)
+            if record is not None and (
+                record.attached is not Held.NO or record.staged is not Held.NO
+            ):
+                handle = (record.source.body if record.source else {}).get("volumeHandle")
+                prefix = f"kubernetes.io/csi/{record.driver}^" if handle else f"{record.driver}/"
+                names.append(f"{prefix}{handle or record.name}")
+        return sorted(names)
+
+    def _mark_volume(self, key: VolumeKey) -> None:
+        self.volumes.reset(key)
+        if self.recovered.is_set():
+            self.volume_queue.mark(key)
+
+    def _mark_volumes(self, keys: set[VolumeKey]) -> None:
+        for key in keys:
+            self.volumes.reset(key)
+            self.volume_queue.mark(key)
+
+    def _backend_of(self, key: VolumeKey) -> str:
+        backend = self.index.backend(key)
+        if backend is None:
+            record = self.actual.get(key)
+            backend = record.backend if record is not None else "local"
+        return backend
+
+    def _find_pod(self, uid: PodUid) -> Pod | None:
+        entry = self.pods.entries.get(uid)
+        return entry.pod if entry is not None else None
+
+    def _resync(self) -> None:
+        """The safety net: look at everything whose plan is not empty."""
+        for uid, entry in tuple(self.pods.entries.items()):
+            if not entry.deleting:
+                self._resolve(entry.pod)
+            else:
+                self.pod_queue.mark(uid)
+        for key in self.actual.keys():  # noqa: SIM118  # a method, not a mapping
+            if plan(self.index.wanted(key), self.actual.get(key), self.index.live):
+                self.volume_queue.mark(key)

@@ -1,0 +1,143 @@
+"""The Node object of this VM: made at start, its status kept true.
+
+`status.volumesInUse` changes with every volume that has a device; writes are gathered so that a
+burst of volumes costs one. Only this module writes the Node.
+"""
+
+import asyncio
+import os
+import platform
+import socket
+from collections.abc import Callable
+
+import psutil
+
+from volagent import __version__
+from volagent.aio.clock import Clock, format_time
+from volagent.client.contract import NODES, AlreadyExists, ApiError, Client
+from volagent.objects.meta import Document
+from volagent.observe.logs import get_logger
+
+GATHER_S = 0.1
+RETRY_S = 5.0
+
+_log = get_logger("node")
+
+
+class NodeReporter:
+    """Registers the node and writes its status."""
+
+    def __init__(
+        self, client: Client, name: str, clock: Clock, in_use: Callable[[], list[str]]
+    ) -> None:
+        self._client = client
+        self._name = name
+        self._clock = clock
+        self._in_use = in_use
+        self._changed = asyncio.Event()
+        self._changed.set()
+
+    def touch(self) -> None:
+        """The volumes that must not be detached from this node may have changed."""
+        self._changed.set()
+
+    async def register(self) -> None:
+        """Make the Node when it is missing. Raises `ApiError`."""
+        labels = {
+            "kubernetes.io/hostname": self._name,
+            "kubernetes.io/os": "linux",
+            "kubernetes.io/arch": _architecture(),
+        }
+        node: Document = {
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": {"name": self._name, "labels": labels},
+        }
+        try:
+            await self._client.create(NODES, node)
+        except AlreadyExists:
+            return
+
+    async def run(self) -> None:
+        """Write the status whenever it changed, for ever."""
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(GATHER_S)
+            self._changed.clear()
+            try:
+                await self._write()
+            except ApiError as error:
+                _log.warning("node status not written", error=error.message)
+                self._changed.set()
+                await asyncio.sleep(RETRY_S)
+
+    async def _write(self) -> None:
+        node = await self._client.get(NODES, self._name)
+        status = describe_node(self._name, format_time(self._clock.wall()))
+        status["volumesInUse"] = self._in_use() or None
+        old = node.get("status", {}).get("conditions", [])
+        if old and old[0].get("status") == "True":
+            status["conditions"][0]["lastTransitionTime"] = old[0].get("lastTransitionTime")
+        await self._client.patch(NODES, self._name, {"status": status}, subresource="status")
+
+
+def describe_node(name: str, now: str) -> Document:
+    """The status of this VM: capacity, addresses, facts."""
+    memory_ki = psutil.virtual_memory().total // 1024
+    capacity = {
+        "cpu": str(os.cpu_count() or 1),
+        "memory": f"{memory_ki}Ki",
+        "pods": "1000",
+    }
+    ready = {
+        "type": "Ready", "status": "True", "reason": "VolagentReady",
+        "message": "volagent is serving volumes", "lastTransitionTime": now,
+    }  # fmt: skip
+    return {
+        "capacity": capacity,
+        "allocatable": capacity,
+        "conditions": [ready],
+        "addresses": [
+            *({"type": "InternalIP", "address": address} for address in _addresses()),
+            {"type": "Hostname", "address": name},
+        ],
+        "nodeInfo": {
+            "kernelVersion": platform.release(),
+            "osImage": _os_image(),
+            "architecture": _architecture(),
+            "operatingSystem": "linux",
+            "kubeletVersion": f"volagent-{__version__}",
+            "bootID": read_boot_id(),
+            "machineID": "",
+            "systemUUID": "",
+            "containerRuntimeVersion": "",
+            "kubeProxyVersion": "",
+        },
+    }
+
+
+def read_boot_id() -> str:
+    """The kernel's id of this boot."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def _architecture() -> str:
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+
+
+def _addresses() -> list[str]:
+    return [
+        address.address
+        for interface, addresses in psutil.net_if_addrs().items()
+        if interface != "lo"
+        for address in addresses
+        if address.family == socket.AF_INET
+    ]
+
+
+def _os_image() -> str:
+    try:
+        return platform.freedesktop_os_release().get("PRETTY_NAME", "Linux")
+    except OSError:
+        return "Linux"
