@@ -1,0 +1,24 @@
+"""What the API asks of the node that runs in the same process, for the `node.volagent.dev` paths."""
+
+from typing import Protocol
+
+from volagent.objects.meta import Document
+
+
+class NodeView(Protocol):
+    """Read-only questions to the node; each answer is a JSON document.
+
+    Every method answers from memory at once; a failure is an `ApiError`.
+    """
+
+    def explain(self, namespace: str, name: str) -> Document:
+        """Why a pod's volumes are where they are, step by step. Raises `NotFound`."""
+
+    def mounts(self, namespace: str, name: str) -> Document:
+        """The OCI mounts of each container of a pod. Raises `NotFound`."""
+
+    def plan(self, document: Document) -> Document:
+        """The steps that declaring this Pod would lead to; nothing is done."""
+
+    def status(self) -> Document:
+        """The node at a glance."""
