@@ -152,6 +152,12 @@ class Unavailable(ApiError):
     code, reason = 503, "ServiceUnavailable"
 
 
+class InsufficientStorage(ApiError):
+    """The store's disk is full: nothing was written."""
+
+    code, reason = 507, "InsufficientStorage"
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """The answer of a list."""

@@ -86,13 +86,13 @@ class Store(Protocol):
         """A key's value, or None."""
 
     async def list(
-        self, prefix: str, *, at_revision: int = 0, start_after: str = "", limit: int = 0
+        self, prefix: str, *, at_revision: int = 0, start_after: str = ""
     ) -> tuple[list[Stored], int]:
         """Values under a prefix, sorted by key, and the revision they are of.
 
         `prefix` holds at least the whole first part (`/pods/`). `at_revision` 0 is the latest; an
         older one raises `Compacted` when it is no longer remembered, one to come
-        `FutureRevision`. `start_after` and `limit` (0: all) take a page.
+        `FutureRevision`. Keys up to `start_after` are left out.
         """
 
     async def create(self, key: str, value: bytes) -> int:

@@ -90,7 +90,7 @@ class SqliteStore:
         return self._objects.get(key)
 
     async def list(
-        self, prefix: str, *, at_revision: int = 0, start_after: str = "", limit: int = 0
+        self, prefix: str, *, at_revision: int = 0, start_after: str = ""
     ) -> tuple[list[Stored], int]:
         """Values under a prefix, sorted by key: see the contract."""
         self._refuse_future(at_revision)
@@ -99,8 +99,6 @@ class SqliteStore:
             first = max(first, bisect_right(self._keys, start_after))
         last = bisect_left(self._keys, prefix[:-1] + chr(ord(prefix[-1]) + 1))
         if at_revision in (0, self._visible_revision):
-            if limit:
-                last = min(last, first + limit)
             objects = self._objects
             return [objects[key] for key in self._keys[first:last]], self._visible_revision
         held = self._log_of(prefix).undo_to(at_revision)
@@ -112,8 +110,6 @@ class SqliteStore:
             stored = held[key] if key in held else self._objects[key]
             if stored is not None:
                 found.append(stored)
-                if limit and len(found) == limit:
-                    break
         return found, at_revision
 
     async def create(self, key: str, value: bytes) -> int:
