@@ -10,7 +10,7 @@ links; a path that a user names (hostPath, local) may contain links. Errors: `ho
 """
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NewType, Protocol
 
@@ -73,6 +73,8 @@ class TmpfsOptions:
     """Keep the pages out of swap (`noswap`, Linux 6.4; older kernels go without)."""
     huge_page_bytes: int | None = None
     """Make it a hugetlbfs of this page size instead."""
+    propagation: Propagation = Propagation.PRIVATE
+    """SHARED makes it a peer group of its own, as `mountPropagation: Bidirectional` needs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,9 @@ class BindOptions:
     """Read-only for the mounts below as well (`mount_setattr` with AT_RECURSIVE, Linux 5.12)."""
     options: tuple[str, ...] = ()
     """Further per-mount options: nosuid, nodev, noexec, noatime, relatime."""
+    propagation: Propagation = Propagation.PRIVATE
+    """SLAVE: what is mounted below the source later appears here too. SHARED: a peer group of its
+    own, cut off from the source's, as `mountPropagation: Bidirectional` needs."""
 
 
 class Closeable(Protocol):
@@ -102,6 +107,12 @@ class Mounts(Protocol):
 
     def find_mount(self, mount_id: MountId) -> MountEntry | None:
         """One mount by its id, or None when it is gone. Never touches the mounted file system."""
+
+    def find_mount_at(self, target: str) -> MountEntry | None:
+        """The topmost mount whose root is exactly at `target`; None for anything else there.
+
+        One look at the path, not at the table: for local file systems only.
+        """
 
     def mount_tmpfs(self, target: str, options: TmpfsOptions) -> MountId:
         """Mount a tmpfs on an existing directory, private, `nodev,nosuid` unless asked otherwise.
@@ -366,6 +377,14 @@ class Holders(Protocol):
 
     async def find_holders(self, target: str, *, limit: int = 8) -> tuple[Holder, ...]:
         """Processes and mount namespaces that keep `target` busy, most telling first."""
+
+    async def namespaces_holding(self, mounts: Sequence[MountEntry]) -> Mapping[MountId, Holder]:
+        """Which of these mounts other mount namespaces still show, each with one process there.
+
+        Containers that somebody else started keep a volume in use this way without making its
+        mount busy. A namespace that merely receives the agent's mounts by propagation (as most
+        services' do) lets go together with the agent, and does not count.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,169 @@
+"""A path inside a volume, resolved so that it cannot lead out of it: `subPath`.
+
+The pod's author owns what is in the volume, and may change it *while* we walk. So every step is one
+name, opened with O_PATH | O_NOFOLLOW below a descriptor that was reached in the same way; a symbolic
+link is read from its own descriptor and its text walked by the same rules; `..` goes back to the
+descriptor that we came through, never to whatever is the parent by now. What is bound in the end
+is the descriptor, not a path. An absolute link counts as inside when it names the volume's own
+path on this machine, else it means some container's path and is refused.
+
+Invariant: every descriptor on the walk's stack was inside the volume when it was opened. Blocks as
+long as the volume's file system does.
+"""
+
+import errno
+import os
+import stat
+from typing import Final
+
+from volagent.host import paths
+from volagent.host.directories import PARENT_MODE, make_directory_at, make_file_at, open_or_make
+from volagent.host.errors import Escapes, HostError
+
+_LINKS_MAX: Final = 40
+"""As many as the kernel follows in one path."""
+_RACES_MAX: Final = 100
+"""How often one name may change its kind under us before that is called an attack."""
+_PLACEHOLDER_MODE: Final = 0o640
+_STEP: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+_NEW_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def open_sub_path(volume_root: str, sub_path: str, *, mode: int) -> int:
+    """A descriptor (O_PATH) of the directory or file at `sub_path`; missing directories are made.
+
+    The last one that is made gets exactly `mode`, those between `mode & ~umask`. Raises `Escapes`,
+    `Absent` (no such volume), `HostError`.
+    """
+    if sub_path.startswith("/") or "\0" in sub_path or ".." in sub_path.split("/"):
+        raise Escapes("subPath", sub_path, 0, "must be relative, without '..'")
+    walk = _Walk(volume_root, sub_path, mode)
+    try:
+        return walk.go()
+    finally:
+        walk.close()
+
+
+class _Walk:
+    """One resolution: the stack of directories that it came through, and what is still to go."""
+
+    def __init__(self, volume_root: str, sub_path: str, mode: int) -> None:
+        self._root_names = [name for name in volume_root.split("/") if name]
+        self._subject = f"{sub_path} in {volume_root}"
+        self._mode = mode
+        self._links = 0
+        self._stack = [paths.open_directory(volume_root)]
+        # Names still to be walked, the next one last; True: named by the subPath itself, so that
+        # it may be made when it is missing. Where a link leads, nothing is made.
+        self._names = [(name, True) for name in reversed(_names(sub_path))]
+
+    def go(self) -> int:
+        """Walk to the end; the descriptor belongs to the caller."""
+        while self._names:
+            name, own = self._names.pop()
+            if name == "..":
+                if len(self._stack) == 1:
+                    raise self._escapes("a symbolic link leads above the volume")
+                os.close(self._stack.pop())
+            else:
+                self._step(name, own)
+        return self._stack.pop()
+
+    def close(self) -> None:
+        """Close what the walk came through."""
+        while self._stack:
+            os.close(self._stack.pop())
+
+    def _step(self, name: str, own: bool) -> None:
+        """Go down by one name, which somebody may be changing meanwhile."""
+        for _ in range(_RACES_MAX):
+            try:
+                fd = os.open(name, _STEP, dir_fd=self._stack[-1])
+            except FileNotFoundError as error:
+                if not own:
+                    detail = "a symbolic link leads to something that is missing"
+                    raise HostError("subPath", self._subject, errno.ENOENT, detail) from error
+                if self._make(name):
+                    return
+                continue
+            except OSError as error:
+                raise HostError("subPath", self._subject, error.errno or 0) from error
+            self._stack.append(fd)
+            if stat.S_ISLNK(os.fstat(fd).st_mode):
+                self._follow(self._stack.pop())
+            return
+        raise self._escapes(f"{name!r} changes all the time")
+
+    def _follow(self, link: int) -> None:
+        try:
+            text = os.readlink("", dir_fd=link)
+        finally:
+            os.close(link)
+        self._links += 1
+        if self._links > _LINKS_MAX:
+            raise HostError("subPath", self._subject, errno.ELOOP)
+        names = _names(text)
+        if text.startswith("/"):
+            depth = len(self._root_names)
+            if names[:depth] != self._root_names:
+                raise self._escapes(f"a symbolic link leads to {text}")
+            names = names[depth:]
+            while len(self._stack) > 1:
+                os.close(self._stack.pop())
+        self._names += [(name, False) for name in reversed(names)]
+
+    def _make(self, name: str) -> bool:
+        """Make a missing directory and go into it; False when somebody was faster."""
+        parent = self._stack[-1]
+        try:
+            os.mkdir(name, self._mode, dir_fd=parent)
+            fd = os.open(name, _NEW_DIRECTORY, dir_fd=parent)
+        except (FileExistsError, FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return False
+            raise HostError("mkdirat", self._subject, error.errno or 0) from error
+        self._stack.append(fd)
+        if not self._names:
+            os.fchmod(fd, self._mode)
+        return True
+
+    def _escapes(self, detail: str) -> Escapes:
+        return Escapes("subPath", self._subject, 0, detail)
+
+
+def _names(path: str) -> list[str]:
+    return [name for name in path.split("/") if name and name != "."]
+
+
+def prepare_target(target: str, inside: int) -> None:
+    """Make the place where a sub-path is to be bound: a directory or an empty file to match it.
+
+    A leftover placeholder of the other kind (the author turned a file into a directory) is removed,
+    if it is empty. Raises `HostError`.
+    """
+    is_directory = stat.S_ISDIR(os.fstat(inside).st_mode)
+    parent, name = paths.split(target)
+    directory = open_or_make(parent)
+    try:
+        _remove_other_kind(directory, name, is_directory, target)
+        if is_directory:
+            make_directory_at(directory, name, PARENT_MODE, None, target)
+        else:
+            make_file_at(directory, name, _PLACEHOLDER_MODE, target)
+    finally:
+        os.close(directory)
+
+
+def _remove_other_kind(directory: int, name: str, is_directory: bool, target: str) -> None:
+    try:
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if stat.S_ISDIR(found.st_mode) and not is_directory:
+            os.rmdir(name, dir_fd=directory)
+        elif stat.S_ISREG(found.st_mode) and is_directory and found.st_size == 0:
+            os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise HostError("subPath target", target, error.errno or 0) from error
