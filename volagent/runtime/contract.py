@@ -11,12 +11,13 @@ called concurrently for different containers.
 """
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from volagent.objects.meta import PodUid
+from volagent.objects.pod import Pod
 
 LABEL_POD_UID = "volagent.dev/pod-uid"
 LABEL_POD_NAME = "volagent.dev/pod-name"
@@ -197,11 +198,21 @@ class ContainerFailed(RuntimeFault):
     """The container could not be made or started now; nothing of it was left running."""
 
 
-class Closeable(Protocol):
-    """Something that is watched until it is closed."""
+class SpecError(Exception):
+    """A container cannot be made from its declaration and the objects it refers to.
 
-    def close(self) -> None:
-        """Stop watching; idempotent."""
+    `field` says where, `reason` is the `waiting` reason of the container's status.
+    """
+
+    reason = "CreateContainerConfigError"
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(field, message)
+        self.field = field
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}"
 
 
 class Runtime(Protocol):
@@ -237,8 +248,8 @@ class Runtime(Protocol):
     async def stop_container(self, container_id: str, *, kill: bool) -> None:
         """Ask it to end by its own stop signal, or kill it.
 
-        Returns when the signal is sent, not when the container has ended: `watch` tells that. Fine
-        when it has ended or is gone.
+        Returns when the signal is sent, not when the container has ended: `follow` tells that.
+        Fine when it has ended or is gone.
         """
 
     async def remove_container(self, container_id: str) -> None:
@@ -247,8 +258,58 @@ class Runtime(Protocol):
         Returns once its mounts are gone too.
         """
 
-    def watch(self, on_change: Callable[[PodUid | None], None]) -> Closeable:
-        """Call back on the loop's thread when a pod's containers changed.
+    async def follow(self, on_change: Callable[[PodUid | None], None]) -> None:
+        """Call back on the loop's thread whenever a pod's containers changed; never returns.
 
-        None means that changes may have been missed (after a lost connection): look at every pod.
+        None means that changes may have been missed (the connection was lost): look at every pod.
+        Lost connections are made again by itself, ever more slowly up to a bound.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class PodObservation:
+    """What became of one pod's containers; the answer of a `Runner`."""
+
+    status: Mapping[str, Any] = field(default_factory=dict)
+    """Fields for the pod's status: `phase`, `containerStatuses`, `initContainerStatuses`, and
+    `conditions` (Initialized, ContainersReady, Ready, without times)."""
+    volumes_released: bool = False
+    """No container of the pod exists any more: its volumes may be unmounted."""
+    finished: bool = False
+    """Every container has ended for good (phase Succeeded or Failed)."""
+    error: str = ""
+    """Why the runtime could not be asked; `status` is then the last one known."""
+    retry_after_s: float | None = None
+
+
+class Runner(Protocol):
+    """Brings the containers of pods where they should be. One call per pod at a time."""
+
+    async def sync(
+        self,
+        pod: Pod,
+        specs: Mapping[str, ContainerSpec | SpecError] | None,
+        *,
+        deleting: bool,
+    ) -> PodObservation:
+        """Start, restart, stop or remove what is due, and say how it stands.
+
+        `specs` has what `build_specs` made of each container; None while the volumes are not
+        ready: then nothing is started, and what runs goes on. With `deleting` everything is
+        stopped with grace and removed. Does not wait for containers to end: `on_change` of the
+        runtime or `retry_after_s` asks for the next call.
+        """
+
+    def forget(self, pod: PodUid) -> None:
+        """The pod is gone: drop what is remembered of it."""
+
+    async def find_orphans(self, known: Collection[PodUid]) -> Sequence[Pod]:
+        """Pods that have containers here and are not known: bare `Pod`s to `sync` as deleting.
+
+        Raises `RuntimeUnavailable`.
+        """
+
+    def loops(
+        self, on_change: Callable[[PodUid | None], None]
+    ) -> Sequence[tuple[str, Coroutine[Any, Any, None]]]:
+        """The loops that have to run for the daemon's life, with a name each."""

@@ -13,28 +13,11 @@ from volagent.objects.pod import Container, EnvFromSource, EnvVarSource, Pod, Se
 from volagent.objects.quantity import QuantityError, parse_quantity
 from volagent.objects.storage import ConfigMap, Secret
 from volagent.objects.volumes import ResourceFieldSelector
-from volagent.runtime.contract import NodeFacts
+from volagent.runtime.contract import NodeFacts, SpecError
 from volagent.runtime.expand import expand
 
 _VARIABLE_NAME = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
-
-
-class SpecError(Exception):
-    """A container cannot be made from its declaration and the objects it refers to.
-
-    `field` says where, `reason` is the `waiting` reason of the container's status.
-    """
-
-    reason = "CreateContainerConfigError"
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(field, message)
-        self.field = field
-        self.message = message
-
-    def __str__(self) -> str:
-        return f"{self.field}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,9 +23,10 @@ from volagent.runtime.contract import (
     OciMount,
     PullPolicy,
     SecurityOptions,
+    SpecError,
     SubPathUse,
 )
-from volagent.runtime.env import Objects, SpecError, resolve_env
+from volagent.runtime.env import Objects, resolve_env
 from volagent.runtime.expand import UndefinedVariable, expand, expand_strictly
 
 _PROPAGATION = {
