@@ -1,0 +1,1 @@
+"""Measures what `make bench` prints: one JSON line per figure."""
