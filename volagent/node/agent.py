@@ -30,10 +30,11 @@ from volagent.node.actual import Actual
 from volagent.node.desired import Reference, Resolver
 from volagent.node.drift import DriftWatch
 from volagent.node.execute import Executor
+from volagent.node.hand_over import RuntimeHandOver
 from volagent.node.index import DesiredIndex
 from volagent.node.orphans import find_orphans, sweep_skeletons
 from volagent.node.plan import plan
-from volagent.node.pods import HandsOver, PodEntry, PodWorker
+from volagent.node.pods import PodEntry, PodWorker
 from volagent.node.records import Held, RecordBook, VolumeRecord
 from volagent.node.recover import by_id, compare_record
 from volagent.node.register import NodeReporter
@@ -78,7 +79,7 @@ class NodeAgent:
         host: Host,
         drivers: DriverTable,
         book: RecordBook,
-        hand_over: HandsOver,
+        hand_over: RuntimeHandOver,
         clock: Clock,
         start: Start,
     ) -> None:
@@ -104,6 +105,7 @@ class NodeAgent:
         """Build what needs the records."""
         self.actual = Actual(self._book)
         self.reporter = EventReporter(self.events, self.actual, self.trace, self._find_pod)
+        self._hand_over.connect(self.world, self.actual, self.index)
         executor = Executor(self.drivers, self.actual, self.config.layout, self.host.mounts)
         self.volumes = VolumeWorker(
             self.index, self.actual, executor, self.trace, self.reporter, self.clock,
@@ -139,6 +141,8 @@ class NodeAgent:
         self._listen()
         start_loop("events", self.events.run())
         start_loop("node status", self.node.run())
+        for name, loop in self._hand_over.runner.loops(self._containers_changed):
+            start_loop(name, loop)
         self.recovered.set()
         while True:
             await asyncio.sleep(self.config.resync_s)
@@ -312,6 +316,11 @@ class NodeAgent:
         entry = self.pods.entries.get(uid)
         if entry is not None:
             self._resolve(entry.pod)
+
+    def _containers_changed(self, uid: PodUid | None) -> None:
+        for changed in tuple(self.pods.entries) if uid is None else (uid,):
+            if changed in self.pods.entries:
+                self.pod_queue.mark(changed)
 
     def _volume_settled(self, key: VolumeKey, touched: set[PodUid]) -> None:
         for uid in touched:

@@ -136,7 +136,7 @@ class Resolver:
         needed = needed_volumes(pod)
         volumes: dict[str, ResolvedVolume] = {}
         problems: dict[str, Problem] = {}
-        references: set[Reference] = set()
+        references: set[Reference] = _environment_references(pod)
         for volume in pod.spec.volumes or ():
             if volume.name not in needed:
                 continue
@@ -321,6 +321,25 @@ class Resolver:
         if isinstance(answer, Missing):
             return Problem(answer.message, answer.remedy)
         return answer
+
+
+def _environment_references(pod: Pod) -> set[Reference]:
+    """Objects that the containers' variables come from: their arrival may unblock a hand-over."""
+    namespace = pod.metadata.namespace
+    references: set[Reference] = set()
+    for container in (*(pod.spec.init_containers or ()), *pod.spec.containers):
+        for source in container.env_from or ():
+            if source.config_map_ref is not None:
+                references.add(("ConfigMap", namespace, source.config_map_ref.name))
+            if source.secret_ref is not None:
+                references.add(("Secret", namespace, source.secret_ref.name))
+        for variable in container.env or ():
+            value = variable.value_from
+            if value is not None and value.config_map_key_ref is not None:
+                references.add(("ConfigMap", namespace, value.config_map_key_ref.name))
+            if value is not None and value.secret_key_ref is not None:
+                references.add(("Secret", namespace, value.secret_key_ref.name))
+    return references
 
 
 def _publication(pod: Pod, target: str, *, read_only: bool, payload: Payload | None) -> Publication:
