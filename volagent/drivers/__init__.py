@@ -1,1 +1,34 @@
-"""Drivers: one module and one class per kind of volume, behind `contract.py`."""
+"""Drivers: one module and one class per kind of volume, behind `contract.py`.
+
+The one place where all of them are listed. No scanning, no registration on import.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from volagent.drivers.api_backed import make_api_backed_drivers
+from volagent.drivers.contract import Driver, DriverName, DriverTable
+from volagent.drivers.empty_dir import EmptyDirDriver
+from volagent.drivers.host_path import HostPathDriver
+from volagent.host.contract import Host
+from volagent.objects.volumes import POD_SOURCES, PV_SOURCES
+
+_NAMES = {**PV_SOURCES, **POD_SOURCES}
+
+
+def choose_driver(kind: str, body: Mapping[str, Any]) -> DriverName:
+    """The driver of a volume source: `kind` is its field, `body` the JSON under it.
+
+    A CSI volume names its driver itself.
+    """
+    return DriverName(str(body["driver"]) if kind == "csi" else _NAMES[kind])
+
+
+def make_drivers(host: Host) -> DriverTable:
+    """Every driver of this node, by name."""
+    drivers: tuple[Driver, ...] = (
+        EmptyDirDriver(host),
+        HostPathDriver(host),
+        *make_api_backed_drivers(host),
+    )
+    return {driver.name: driver for driver in drivers}

@@ -138,9 +138,11 @@ class Mounted(Done, frozen=True):
 
 
 class Driver(Protocol):
-    """What every driver has. `name` is also its directory name on disk."""
+    """What every driver has."""
 
-    name: DriverName
+    @property
+    def name(self) -> DriverName:
+        """Also its directory name on disk."""
 
     def read_options(self, source: VolumeSource) -> Options:
         """Decode and check a source, strictly. Raises `Rejected` naming the field."""
