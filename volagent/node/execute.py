@@ -181,6 +181,7 @@ class Executor:
                 self.actual.set_use(found, step.pod, Held.UNKNOWN, mount)  # (1)
                 done = await cast("Publishes", driver).unpublish(mount)  # (2)
                 self.actual.drop_use(self.actual.get(step.key) or found, step.pod)  # (3)
+                return done.evidence
             case Unstage():
                 stage = found.stage
                 if stage is None:
@@ -191,6 +192,7 @@ class Executor:
                 self.actual.set_staged(found, Held.UNKNOWN, stage)  # (1)
                 done = await cast("Stages", driver).unstage(stage)  # (2)
                 self.actual.set_staged(self.actual.get(step.key) or found, Held.NO, None)  # (3)
+                return done.evidence
             case Detach():
                 if found.device is None:
                     self.actual.set_attached(found, Held.NO)
@@ -198,7 +200,7 @@ class Executor:
                 self.actual.set_attached(found, Held.UNKNOWN, found.device)  # (1)
                 done = await cast("Attaches", driver).detach(found.name, found.device)  # (2)
                 self.actual.set_attached(self.actual.get(step.key) or found, Held.NO)  # (3)
-        return done.evidence
+                return done.evidence
 
     def stage_path(self, wanted: Wanted) -> str:
         """The volume's global mount."""

@@ -18,8 +18,8 @@ from volagent.node.sub_paths import resolve_sub_path, sub_path_name
 from volagent.node.world import NodeWorld
 from volagent.objects.meta import Document, PodUid
 from volagent.objects.pod import Pod
-from volagent.runtime.contract import HandedVolume, NodeFacts, Runner
-from volagent.runtime.env import Objects, SpecError
+from volagent.runtime.contract import HandedVolume, NodeFacts, Runner, SpecError
+from volagent.runtime.env import Objects
 from volagent.runtime.spec import (
     all_containers,
     build_devices,

@@ -282,12 +282,13 @@ class PodWorker:
             self.mark_volumes(changed | self._sub_paths_left(uid))
         if entry.hold is Hold.SUB_PATHS:
             if self._sub_paths_left(uid):
-                return await self._report_leftovers(uid, entry)  # (5)
+                await self._report_leftovers(uid, entry)  # (5)
+                return None
             entry.hold = Hold.VOLUMES
             self._give_up_volumes(uid, entry)
-        if self._is_released(uid, entry):
-            return None
-        return await self._report_leftovers(uid, entry)  # (6)
+        if not self._is_released(uid, entry):
+            await self._report_leftovers(uid, entry)  # (6)
+        return None
 
     def _give_up_volumes(self, uid: PodUid, entry: PodEntry) -> None:
         if entry.deleting or not entry.draining:
