@@ -55,6 +55,10 @@ class FakeMounts(_Part):
     def find_mount(self, mount_id: MountId) -> MountEntry | None:
         return next((e for e in self.kernel.table().entries if e.mount_id == mount_id), None)
 
+    def find_mount_at(self, target: str) -> MountEntry | None:
+        mount = self.kernel.at(target)
+        return mount.entry if mount is not None else None
+
     def mount_tmpfs(self, target: str, options: TmpfsOptions) -> MountId:
         with self.change("mount tmpfs", target):
             tree = Tree("tmpfs", "tmpfs")

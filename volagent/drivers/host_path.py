@@ -25,7 +25,7 @@ from volagent.drivers.errors import Rejected, Transient
 from volagent.drivers.failures import explain_failure
 from volagent.drivers.options import decode_options
 from volagent.host.contract import FileKind, Host
-from volagent.host.errors import Absent, HostError
+from volagent.host.errors import Absent, Escapes, HostError
 
 HOST_PATH = DriverName("kubernetes.io/host-path")
 NEW_DIRECTORY_MODE = 0o755
@@ -62,14 +62,16 @@ class HostPathDriver:
         path = options.path
         if not path.startswith("/") or "\0" in path:
             raise Rejected(f"invalid HostPath `{path}`: must be an absolute path")
-        if ".." in path.split("/"):
+        parts = path.split("/")
+        if ".." in parts:
             raise Rejected(f"invalid HostPath `{path}`: must not contain '..'")
         if options.type and options.type not in _KINDS:
             raise Rejected(
                 f"hostPath: {options.type} is an invalid volume type",
                 remedy=f'"" or one of {", ".join(_KINDS)}',
             )
-        return options
+        clean = "/" + "/".join(part for part in parts if part not in ("", "."))
+        return HostPathOptions(clean, options.type)
 
     def phases(self, options: Options, mode: VolumeMode) -> tuple[Phase, ...]:
         """Only published."""
@@ -98,6 +100,11 @@ class HostPathDriver:
             if found is None and options.type.endswith("OrCreate"):
                 self._make(options.path, wanted)
                 return Mounted(f"{words}, made now", HeldMount(options.path))
+        except Escapes as error:
+            raise Transient(
+                f"hostPath type check failed: {options.path} cannot be made: {error}",
+                remedy=f"make {words} by hand, or name its path without symbolic links",
+            ) from error
         except HostError as error:
             raise explain_failure(error, options.path) from error
         if found is None:
