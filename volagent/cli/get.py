@@ -73,9 +73,8 @@ def fetch(
         try:
             answer = api.get(path, {} if name else {"labelSelector": selector})
         except Refused as refusal:
-            raise refusal.during(
-                f"get {describe_object(resource, namespace, name)}".rstrip()
-            ) from refusal
+            what = describe_object(resource, namespace, name) if name else resource.plural
+            raise refusal.during(f"get {what}") from refusal
         if name:
             documents.append(answer)
             continue

@@ -21,7 +21,7 @@ from volagent.objects.meta import Document
 EXPLAIN_PATH = "/apis/node.volagent.dev/v1/explain/namespaces/{namespace}/pods/{name}"
 LOOK_AGAIN_S = 0.25
 """How often steps are read again while no pod changes."""
-SETTLED_S = 2.0
+SETTLED_S = 1.0
 """How long a blockage that only a change can remove must last before waiting ends."""
 EXPLAINED_AT_ONCE = 20
 
