@@ -35,7 +35,9 @@ class Admission:
             raise _explain(error, resource) from error
 
 
-def _explain(error: InvalidObject | MalformedObject | RefusedChange, resource: Resource) -> ApiError:
+def _explain(
+    error: InvalidObject | MalformedObject | RefusedChange, resource: Resource
+) -> ApiError:
     match error:
         case InvalidObject():
             return Invalid(error.describe(), details=_details(error, resource))

@@ -1,4 +1,4 @@
-"""What the API asks of the node that runs in the same process, for the `node.volagent.dev` paths."""
+"""What the API asks of the node in the same process, for the `node.volagent.dev` paths."""
 
 from typing import Protocol
 

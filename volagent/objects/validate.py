@@ -15,9 +15,7 @@ def prepare_create(kind: str, document: Document) -> Document:
     return document
 
 
-def prepare_update(
-    kind: str, old: Document, new: Document, *, subresource: str = ""
-) -> Document:
+def prepare_update(kind: str, old: Document, new: Document, *, subresource: str = "") -> Document:
     """The document that replaces `old`, with defaults filled in.
 
     Raises `InvalidObject`, `MalformedObject`, `RefusedChange`.

@@ -1,0 +1,103 @@
+"""Who calls, and what they may do.
+
+On the unix socket the kernel tells who it is (`peer.py`); over TCP it is a bearer token or a client
+certificate, always inside TLS. There are two levels only: members of `system:masters` may do
+everything, everybody else who is known may look at discovery, versions and health. Tokens are
+kept as digests and have no `repr`.
+"""
+
+import csv
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from volagent.client.contract import Forbidden
+
+ADMIN_GROUP = "system:masters"
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A caller. `hint` says how they would get the access they lack."""
+
+    name: str
+    groups: frozenset[str] = frozenset()
+    hint: str = ""
+
+    @property
+    def is_admin(self) -> bool:
+        """Whether they may do everything."""
+        return ADMIN_GROUP in self.groups
+
+
+class TokenAuthenticator(Protocol):
+    """Recognises bearer tokens."""
+
+    def identify(self, token: str) -> User | None:
+        """The token's owner; None when it is not known here."""
+
+
+class TokenFileError(Exception):
+    """The token file cannot be used."""
+
+
+class TokenFile:
+    """`token,user,uid,"group1,group2"` per line, as kube-apiserver's --token-auth-file.
+
+    Raises `TokenFileError`, naming the line, never the token.
+    """
+
+    def __init__(self, path: str) -> None:
+        try:
+            with open(path, encoding="utf-8", newline="") as file:
+                rows = [*csv.reader(file)]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise TokenFileError(f"{path}: {error}") from error
+        self._users: dict[bytes, User] = {}
+        for number, row in enumerate(rows, start=1):
+            if not row or row[0].startswith("#"):
+                continue
+            fields = [field.strip() for field in row]
+            if len(fields) < 3 or not fields[0] or not fields[1]:
+                raise TokenFileError(f'{path}:{number}: want token,user,uid[,"group1,group2"]')
+            groups = (
+                frozenset(g.strip() for g in fields[3].split(",") if g.strip())
+                if fields[3:]
+                else frozenset()
+            )
+            self._users[_digest(fields[0])] = User(
+                fields[1], groups | {"system:authenticated"},
+                f"add the group {ADMIN_GROUP} to its line in {path} and restart",
+            )  # fmt: skip
+
+    def identify(self, token: str) -> User | None:
+        """The token's user."""
+        return self._users.get(_digest(token))
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAccountTokens:
+    """Tokens that this server issued to pods; `verify` gives the account or None.
+
+    An account is named `system:serviceaccount:NAMESPACE:NAME`.
+    """
+
+    verify: Callable[[str], str | None]
+
+    def identify(self, token: str) -> User | None:
+        """The service account a token was issued to."""
+        account = self.verify(token)
+        if account is None:
+            return None
+        return User(account, frozenset({"system:authenticated", "system:serviceaccounts"}))
+
+
+def forbid(user: User, verb: str, what: str) -> Forbidden:
+    """The refusal, in Kubernetes' words, with the way to get access."""
+    hint = f": {user.hint}" if user.hint else ""
+    return Forbidden(f'forbidden: User "{user.name}" cannot {verb} {what}{hint}')
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()

@@ -1,0 +1,258 @@
+"""The HTTP server: from a request to an answer, with one boundary for everything that goes wrong.
+
+One handler for all paths, split by hand, on aiohttp's low-level server. Order of work: (1) who is
+it, (2) what do they want, (3) may they, (4) do it. Whatever fails is answered with a `Status`; an
+exception nobody classified is logged with its trace and answered with 500 without it.
+
+Listening sockets are closed by `close`, which also ends the watches; requests under way may finish
+within `DRAIN_S`. Everything runs in one event loop's thread.
+"""
+
+import asyncio
+import os
+import socket
+import traceback
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from aiohttp import web
+
+from volagent.api.auth import TokenAuthenticator, User, forbid
+from volagent.api.connection import Connection, HttpServer
+from volagent.api.decode import decode_value, media_type, read_body
+from volagent.api.discovery import discovery_documents, version_document
+from volagent.api.listen import BACKLOG, ListenError, bind_unix
+from volagent.api.nodeview import NodeView
+from volagent.api.peer import ACCESS_GROUP, identify_peer
+from volagent.api.query import Query, parse_query
+from volagent.api.responses import json_response, status_response, text_response
+from volagent.api.routes import Target, find_target, split_path
+from volagent.api.tls import identify_certificate, make_server_context
+from volagent.api.verbs import Verbs
+from volagent.api.watchstream import WatchStreams
+from volagent.client.contract import (
+    ApiError,
+    BadRequest,
+    Client,
+    MethodNotAllowed,
+    NotFound,
+    Unauthorized,
+)
+from volagent.objects.meta import Document
+from volagent.observe.logs import get_logger
+
+SOCKET_MODE = 0o666
+"""Everybody may connect, so that everybody is told by name what they lack; the kernel says who it
+is (as D-Bus does). 0660 makes it a bare "permission denied"."""
+DRAIN_S = 5.0
+NODE_GROUP = "node.volagent.dev"
+
+_HEALTH_PATHS = frozenset({"healthz", "livez", "readyz"})
+_PREFIX_PARTS = {"api": 2, "apis": 3}
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_log = get_logger("api")
+
+
+class ApiServer:
+    """Serves a `Client` over HTTP.
+
+    `ready` gives the reason why the daemon is not ready, or None once it is; `metrics` the text of
+    `/metrics`; `version` is volagent's own. `authenticators` know bearer tokens.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        node_view: NodeView | None,
+        ready: Callable[[], str | None],
+        metrics: Callable[[], bytes],
+        version: str,
+        authenticators: Sequence[TokenAuthenticator] = (),
+    ) -> None:
+        self._watches = WatchStreams(client)
+        self._verbs = Verbs(client, self._watches)
+        self._node_view = node_view
+        self._ready = ready
+        self._metrics = metrics
+        self._authenticators = tuple(authenticators)
+        self._documents = discovery_documents() | {"/version": version_document(version)}
+        self._http: HttpServer | None = None
+        self._listeners: list[asyncio.Server] = []
+        self._socket_paths: list[str] = []
+
+    async def start_unix(
+        self, path: str, mode: int = SOCKET_MODE, group: str = ACCESS_GROUP
+    ) -> None:
+        """Listen on a unix socket. Raises `ListenError`."""
+        loop = asyncio.get_running_loop()
+        listener = bind_unix(path, mode, group)
+        self._listeners.append(
+            await loop.create_unix_server(self._server(), sock=listener, backlog=BACKLOG)
+        )
+        self._socket_paths.append(path)
+
+    async def start_tls(
+        self, host: str, port: int, certificate: str, key: str, client_ca: str = ""
+    ) -> int:
+        """Listen on a TCP port with TLS; the port, which matters when 0 was asked for.
+
+        Raises `ListenError`, `TlsError`.
+        """
+        context = make_server_context(certificate, key, client_ca)
+        loop = asyncio.get_running_loop()
+        try:
+            server = await loop.create_server(
+                self._server(), host, port, ssl=context, backlog=BACKLOG
+            )
+        except OSError as error:
+            raise ListenError(f"cannot listen on https://{host}:{port}: {error}") from error
+        self._listeners.append(server)
+        return int(server.sockets[0].getsockname()[1])
+
+    async def close(self) -> None:
+        """Stop listening, end watches, let the other requests finish. Idempotent."""
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener.close()
+        paths, self._socket_paths = self._socket_paths, []
+        for path in paths:
+            _remove(path)
+        self._watches.close()
+        http, self._http = self._http, None
+        if http is not None:
+            http.pre_shutdown()
+            await http.shutdown(DRAIN_S)
+
+    def _server(self) -> HttpServer:
+        if self._http is None:
+            self._http = HttpServer(self._handle)
+        return self._http
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        try:
+            return await self._answer(request)
+        except ApiError as error:
+            return status_response(error)
+        except ConnectionError:
+            raise  # the client is gone: nobody to answer
+        except Exception as error:  # noqa: BLE001  # boundary: a bug must not show its trace
+            _log.error(
+                "request failed",
+                method=request.method,
+                path=request.raw_path,
+                error=repr(error),
+                trace=traceback.format_exc(),
+            )
+            return status_response(
+                ApiError("an error in the server; its log has the details, keyed by this path")
+            )
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        path, _, query_text = request.raw_path.partition("?")
+        parts = split_path(path)
+        if parts[0] in _HEALTH_PATHS:
+            return self._answer_health(parts)
+        user = self._identify(request)  # (1)
+        if len(parts) > _PREFIX_PARTS.get(parts[0], len(parts)):
+            if parts[1] == NODE_GROUP:
+                return await self._answer_node(request, parts, user)
+            target = find_target(parts)  # (2)
+            query = parse_query(query_text)
+            if not user.is_admin:  # (3)
+                raise _forbid_target(user, request.method, target, query)
+            return await self._verbs.answer(request, target, query)  # (4)
+        return self._answer_document(request, parts, user)
+
+    def _identify(self, request: web.BaseRequest) -> User:
+        connection = cast(Connection, request.protocol)
+        if connection.caller is not None:
+            return connection.caller
+        transport = connection.transport
+        if transport is None:
+            raise ConnectionResetError("the client is gone")
+        peer = transport.get_extra_info("socket")
+        if peer.family == socket.AF_UNIX:
+            connection.caller = identify_peer(peer)
+            return connection.caller
+        return self._identify_remote(request, transport)
+
+    def _identify_remote(self, request: web.BaseRequest, transport: asyncio.BaseTransport) -> User:
+        given = request.headers.get("Authorization")
+        if given is not None:
+            scheme, _, token = given.partition(" ")
+            if scheme.lower() == "bearer" and token:
+                for authenticator in self._authenticators:
+                    user = authenticator.identify(token.strip())
+                    if user is not None:
+                        return user
+            raise Unauthorized("Unauthorized: the token is not known or has expired")
+        user = identify_certificate(transport.get_extra_info("peercert"))
+        if user is None:
+            raise Unauthorized("Unauthorized: send a bearer token or a client certificate")
+        return user
+
+    def _answer_health(self, parts: list[str]) -> web.Response:
+        reason = self._ready() if parts[0] == "readyz" else None
+        if reason is None:
+            return text_response("ok")
+        return text_response(f"not ready: {reason}\n", 503)
+
+    def _answer_document(
+        self, request: web.BaseRequest, parts: list[str], user: User
+    ) -> web.Response:
+        if parts == ["metrics"]:
+            if not user.is_admin:
+                raise forbid(user, "get", "path /metrics")
+            return web.Response(
+                body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4"}
+            )
+        document = self._documents.get("/" + "/".join(parts))
+        if document is None:
+            raise NotFound("the server could not find the requested resource")
+        if request.method not in ("GET", "HEAD"):
+            raise MethodNotAllowed("the server does not allow this method on this path")
+        return json_response(document)
+
+    async def _answer_node(
+        self, request: web.BaseRequest, parts: list[str], user: User
+    ) -> web.Response:
+        view, method = self._node_view, request.method
+        if not user.is_admin:
+            raise forbid(user, "get", f"path {request.path}")
+        if view is None:
+            raise NotFound("this server runs no node agent")
+        match parts[2:]:
+            case ["v1", "explain", "namespaces", namespace, "pods", name] if method == "GET":
+                return json_response(view.explain(namespace, name))
+            case ["v1", "mounts", "namespaces", namespace, "pods", name] if method == "GET":
+                return json_response(view.mounts(namespace, name))
+            case ["v1", "status"] if method == "GET":
+                return json_response(view.status())
+            case ["v1", "plan"] if method == "POST":
+                return json_response(view.plan(await _read_object(request)))
+        raise NotFound("the server could not find the requested resource")
+
+
+async def _read_object(request: web.BaseRequest) -> Document:
+    value = decode_value(await read_body(request), media_type(request))
+    if not isinstance(value, dict) or not isinstance(value.get("metadata", {}), dict):
+        raise BadRequest("the body must be a Pod")
+    return value
+
+
+def _forbid_target(user: User, method: str, target: Target, query: Query) -> ApiError:
+    verb = _VERBS.get(method, "get" if target.name else "watch" if query.watch else "list")
+    resource = target.resource
+    place = (
+        f' in the namespace "{target.namespace}"' if target.namespace else " at the cluster scope"
+    )
+    what = f'resource "{resource.plural}" in API group "{resource.group}"{place}'
+    return forbid(user, verb, what)
+
+
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return

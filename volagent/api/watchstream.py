@@ -1,0 +1,112 @@
+"""A watch as a stream of JSON lines, for as long as its client, its timeout or the server wants.
+
+A watch that cannot go on ends with one ERROR event that carries the `Status` (410 when the revision
+was compacted), inside a 200 answer, as kube-apiserver does: clients look for it there.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from typing import Any, cast
+
+import msgspec
+from aiohttp import web
+
+from volagent.api.connection import Connection
+from volagent.api.query import Query
+from volagent.api.responses import JSON
+from volagent.api.routes import Target
+from volagent.client.contract import ApiError, Client, Listing, WatchEvent
+from volagent.observe.logs import get_logger
+
+Shape = Callable[[Sequence[WatchEvent]], Sequence[Any]]
+"""Turns a batch of events into what is sent, one value a line."""
+
+INITIAL_EVENTS_END = "k8s.io/initial-events-end"
+_ENCODER = msgspec.json.Encoder()
+_log = get_logger("api")
+
+
+class WatchStreams:
+    """The watches that are being served, so that a closing server can end them."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._running: set[asyncio.Task[Any]] = set()
+        self._closing = False
+
+    def close(self) -> None:
+        """End every watch, politely: clients see the end of the stream and come back."""
+        self._closing = True
+        for task in tuple(self._running):
+            task.cancel()
+
+    async def serve(
+        self, request: web.BaseRequest, target: Target, query: Query, shape: Shape
+    ) -> web.StreamResponse:
+        """Answer one watch request. Raises `ApiError` only before anything was sent."""
+        listing = None
+        if query.resource_version in ("", "0") or query.send_initial_events:
+            listing = await self._client.list(target.resource, query.select(target.namespace))
+        response = web.StreamResponse(headers={"Content-Type": JSON})
+        connection = cast(Connection, request.protocol)
+        task = cast("asyncio.Task[Any]", asyncio.current_task())
+        connection.on_lost = task.cancel
+        self._running.add(task)
+        lines = self._lines(target, query, shape, listing)
+        limit = asyncio.timeout(query.timeout_s or None)
+        try:
+            await response.prepare(request)
+            async with limit, aclosing(lines):
+                async for line in lines:
+                    await response.write(line)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+        except asyncio.CancelledError:
+            if not self._closing:
+                raise
+            task.uncancel()
+        finally:
+            self._running.discard(task)
+            connection.on_lost = None
+        await response.write_eof()
+        return response
+
+    async def _lines(
+        self, target: Target, query: Query, shape: Shape, listing: Listing | None
+    ) -> AsyncGenerator[bytes]:
+        revision = query.resource_version
+        if listing is not None:
+            revision = listing.resource_version
+            first = [WatchEvent("ADDED", item) for item in listing.items]
+            if query.send_initial_events and query.bookmarks:
+                first.append(_initial_bookmark(target, revision))
+            if first:
+                yield _ENCODER.encode_lines(shape(first))
+        events = self._client.watch(
+            target.resource,
+            query.select(target.namespace),
+            resource_version=revision,
+            bookmarks=query.bookmarks,
+        )
+        try:
+            async with aclosing(cast("Any", events)):
+                async for batch in events:
+                    yield _ENCODER.encode_lines(shape(batch))
+        except ApiError as error:
+            yield _error_line(error)
+        except Exception as error:  # noqa: BLE001  # boundary: the answer has begun, so say it there
+            _log.error("watch failed", resource=target.resource.plural, error=repr(error))
+            yield _error_line(ApiError("the watch failed inside the server; its log says why"))
+
+
+def _initial_bookmark(target: Target, revision: str) -> WatchEvent:
+    resource = target.resource
+    metadata = {"resourceVersion": revision, "annotations": {INITIAL_EVENTS_END: "true"}}
+    document = {"kind": resource.kind, "apiVersion": resource.api_version, "metadata": metadata}
+    return WatchEvent("BOOKMARK", document)
+
+
+def _error_line(error: ApiError) -> bytes:
+    return _ENCODER.encode({"type": "ERROR", "object": error.status}) + b"\n"

@@ -1,0 +1,160 @@
+"""YAML as Kubernetes reads it: only what JSON can say, and no more than is bounded.
+
+Differs from PyYAML's defaults where a manifest would change its meaning: `2024-01-01` and `22:22`
+stay strings, `0644` is octal, keys are strings. Anchors and aliases work, but what they expand to
+is counted first, so that a "billion laughs" costs nothing. Import this module only where YAML is
+read: JSON is what daemons and clients speak.
+"""
+
+import math
+import re
+from typing import Any
+
+import yaml
+
+NODES_LIMIT = 200_000
+"""Values, aliases expanded, in one text."""
+NESTING_LIMIT = 64
+
+
+class ManifestError(ValueError):
+    """The text is no usable YAML; the message has line and column (from 1) where known."""
+
+
+def read_yaml(text: bytes | str, *, nesting_limit: int = NESTING_LIMIT) -> list[Any]:
+    """The JSON values of all documents; empty ones are left out. Raises `ManifestError`."""
+    try:
+        _Bounds(nesting_limit).check(yaml.parse(text, Loader=_LOADER))
+        values = [value for value in yaml.load_all(text, Loader=_LOADER) if value is not None]
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1} column {mark.column + 1}: " if mark else ""
+        raise ManifestError(f"{where}{error.problem or error.context}") from error
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise ManifestError(str(error)) from error
+    return [_to_json(value) for value in values]
+
+
+class _Bounds:
+    """Counts what a stream of events would build."""
+
+    def __init__(self, nesting_limit: int) -> None:
+        self._nesting_limit = nesting_limit
+        self._nodes = 0
+        self._open: list[tuple[str | None, int, int]] = []  # anchor, nodes before it, depth below
+        self._anchors: dict[str, tuple[int, int]] = {}  # nodes, depth
+
+    def check(self, events: Any) -> None:
+        """Raise `ManifestError` as soon as a bound is exceeded."""
+        for event in events:
+            if isinstance(event, yaml.ScalarEvent):
+                self._add(event, event.anchor, 1, 0)
+            elif isinstance(event, yaml.AliasEvent):
+                if event.anchor not in self._anchors:
+                    raise _at(event, f"alias *{event.anchor} names no finished anchor")
+                self._add(event, None, *self._anchors[event.anchor])
+            elif isinstance(event, yaml.CollectionStartEvent):
+                self._open.append((event.anchor, self._nodes, 1))
+                self._add(event, None, 1, 0)
+            elif isinstance(event, yaml.CollectionEndEvent):
+                anchor, before, depth = self._open.pop()
+                if anchor is not None:
+                    self._anchors[anchor] = (self._nodes - before, depth)
+                self._deepen(event, depth)
+            elif isinstance(event, yaml.DocumentStartEvent):
+                self._anchors.clear()
+
+    def _add(self, event: Any, anchor: str | None, nodes: int, depth: int) -> None:
+        self._nodes += nodes
+        if self._nodes > NODES_LIMIT:
+            raise _at(event, f"more than {NODES_LIMIT} values (aliases expanded)")
+        if anchor is not None:
+            self._anchors[anchor] = (nodes, depth)
+        self._deepen(event, depth)
+
+    def _deepen(self, event: Any, depth: int) -> None:
+        """Note that the innermost open collection holds something `depth` levels deep."""
+        if len(self._open) + depth > self._nesting_limit:
+            raise _at(event, f"nested more than {self._nesting_limit} levels deep")
+        if self._open:
+            anchor, before, known = self._open[-1]
+            if depth + 1 > known:
+                self._open[-1] = (anchor, before, depth + 1)
+
+
+def _at(event: Any, message: str) -> ManifestError:
+    mark = event.start_mark
+    return ManifestError(f"line {mark.line + 1} column {mark.column + 1}: {message}")
+
+
+def _construct_int(loader: Any, node: Any) -> int:
+    text = loader.construct_scalar(node)
+    sign, digits = (-1, text[1:]) if text[:1] == "-" else (1, text.removeprefix("+"))
+    try:
+        if digits[:2] in ("0x", "0X"):
+            return sign * int(digits[2:], 16)
+        if len(digits) > 1 and digits[0] == "0":
+            return sign * int(digits.removeprefix("0o"), 8)
+        return sign * int(digits)
+    except ValueError as error:
+        raise yaml.constructor.ConstructorError(
+            None, None, f"{text!r} is no integer", node.start_mark
+        ) from error
+
+
+def _refuse_tag(_loader: Any, node: Any) -> Any:
+    raise yaml.constructor.ConstructorError(
+        None, None, f"the tag {node.tag} has no meaning in JSON", node.start_mark
+    )
+
+
+def _to_json(value: Any) -> Any:
+    """The value with string keys; refuses what JSON cannot say."""
+    if isinstance(value, dict):
+        return {_to_key(key): _to_json(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_to_json(item) for item in value]
+    if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= char <= "\udfff" for char in value):
+            raise ManifestError("a string has half of a surrogate pair")
+        return value
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ManifestError(f"{value} is no JSON number")
+    return value
+
+
+def _to_key(key: Any) -> str:
+    if isinstance(key, str):
+        return key
+    if key is None:
+        return "null"
+    if isinstance(key, bool):
+        return "true" if key else "false"
+    if isinstance(key, int | float):
+        return str(key)
+    raise ManifestError(f"a mapping key must be a string, not {key!r}")
+
+
+def _make_loader() -> Any:
+    """PyYAML's safe loader with Kubernetes' scalars; the C one where it was built."""
+    base: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
+    loader: Any = type("ManifestLoader", (base,), {"yaml_implicit_resolvers": {}})
+    for tag, pattern, first in (
+        ("bool", r"true|True|TRUE|false|False|FALSE|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF",
+         "tTfFyYnNoO"),
+        ("int", r"[-+]?(0|[1-9][0-9]*|0o?[0-7]+|0x[0-9a-fA-F]+)", "-+0123456789"),
+        ("float", r"[-+]?(\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
+         r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+.0123456789"),
+        ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
+        ("merge", r"<<", "<"),
+    ):  # fmt: skip
+        loader.add_implicit_resolver(
+            f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), list(first)
+        )
+    loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+    for tag in ("timestamp", "binary", "set", "omap", "pairs"):
+        loader.add_constructor(f"tag:yaml.org,2002:{tag}", _refuse_tag)
+    return loader
+
+
+_LOADER = _make_loader()
