@@ -1,0 +1,317 @@
+"""The writing half of the API's semantics over a store: create, update, patch.
+
+What kube-apiserver promises is kept here for every caller, in-process or over HTTP: identity and
+times are stamped, status and spec have their own doors, a stale `resourceVersion` is a `Conflict`,
+a write without effect writes nothing. Defaults and validation come from an `Admits` that is passed
+in. How objects are deleted is in `api/deletion.py`.
+
+A write is decided on a private copy and stored by compare-and-swap; where the caller named no
+revision, a lost race is simply decided again on what is there now. Nothing here locks or waits
+except for the store.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Any, Protocol
+from uuid import uuid4
+
+from volagent.aio.clock import Clock
+from volagent.api import lifecycle
+from volagent.api.codec import Codec, private_copy
+from volagent.api.patch import apply_patch
+from volagent.api.placement import place_pod
+from volagent.api.reading import key_of
+from volagent.api.refusals import (
+    STORE_ERRORS,
+    already_exists,
+    invalid,
+    modified_meanwhile,
+    namespace_ending,
+    not_found,
+    wrong_uid,
+)
+from volagent.api.resources import Traits, traits_of
+from volagent.client.contract import (
+    NAMESPACES,
+    NODES,
+    PODS,
+    BadRequest,
+    NotFound,
+    Resource,
+)
+from volagent.objects.meta import Document
+from volagent.store.contract import KeyExists, Mismatch, Store, Stored
+
+ATTEMPTS = 64
+"""How often a write without a revision is decided again when others keep winning the race."""
+NAME_ATTEMPTS = 8
+"""How many generated names are tried."""
+_SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
+_GENERATED_BASE_CHARS = 58
+
+_NAMESPACE_TRAITS = traits_of(NAMESPACES)
+_NODE_TRAITS = traits_of(NODES)
+
+
+class Admits(Protocol):
+    """Defaults and validation. Neither argument is changed in place."""
+
+    def prepare_create(self, resource: Resource, document: Document) -> Document:
+        """The document as it is to be stored. Raises `ApiError`."""
+
+    def prepare_update(
+        self, resource: Resource, old: Document, new: Document, *, subresource: str = ""
+    ) -> Document:
+        """The new document as it is to be stored. Raises `ApiError`."""
+
+
+class Registry:
+    """Creates, changes and deletes objects in a store."""
+
+    def __init__(
+        self,
+        store: Store,
+        codec: Codec,
+        admission: Admits,
+        clock: Clock,
+        *,
+        default_node_name: str = "",
+    ) -> None:
+        """`default_node_name`: the one VM that pods without a node are assigned to."""
+        self.store = store
+        self.codec = codec
+        self.clock = clock
+        self.ending_namespaces: set[str] = set()
+        """Namespaces in which nothing can be created any more."""
+        self.on_removed: Callable[[str], None] = _ignore
+        """Called with the namespace of each object that went while some namespace ends."""
+        self.on_written: Callable[[Traits, str], None] = _ignore_written
+        """Called with the key of each object with a limited life that was written."""
+        self._admission = admission
+        self._default_node_name = default_node_name
+
+    async def create(
+        self, resource: Resource, document: Document, namespace: str = "", *, dry_run: bool = False
+    ) -> Document:
+        """Store a new object; see `Client.create`."""
+        traits = traits_of(resource)
+        new = private_copy(document)
+        metadata = lifecycle.check_envelope(traits, new, namespace)
+        if metadata.pop("resourceVersion", ""):
+            raise BadRequest("resourceVersion should not be set on objects to be created")
+        base = metadata.get("generateName")
+        generated = bool(base) and not metadata.get("name")
+        lifecycle.begin(traits, new, str(uuid4()), self.clock.wall())
+        for _ in range(NAME_ATTEMPTS):
+            if generated:
+                new["metadata"]["name"] = _generate_name(str(base))
+            try:
+                return await self._create(traits, new, namespace, dry_run)
+            except KeyExists:
+                if not generated:
+                    break
+        raise already_exists(traits, new["metadata"]["name"])
+
+    async def _create(
+        self, traits: Traits, new: Document, namespace: str, dry_run: bool
+    ) -> Document:
+        name = new["metadata"].get("name", "")
+        if traits.resource.namespaced:
+            await self._check_namespace(traits, namespace, name)
+        prepared = self._admission.prepare_create(traits.resource, new)
+        name = _checked_name(traits, prepared)
+        if traits.resource is PODS and self._default_node_name:
+            labels = await self._node_labels() if prepared["spec"].get("nodeSelector") else {}
+            prepared = place_pod(prepared, self._default_node_name, labels, self.clock.wall())
+        key = key_of(traits, namespace, name)
+        with STORE_ERRORS:
+            if dry_run:
+                if await self.store.get(key) is not None:
+                    raise KeyExists(key)
+                return prepared
+            if namespace in self.ending_namespaces:
+                raise namespace_ending(traits, name, namespace)
+            value = self.codec.encode(prepared)
+            revision = await self.store.create(key, value)
+        return self._written(traits, key, revision, prepared)
+
+    async def update(
+        self,
+        resource: Resource,
+        document: Document,
+        namespace: str = "",
+        *,
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> Document:
+        """Replace an object; see `Client.update`."""
+        traits = traits_of(resource)
+        given = private_copy(document)
+        metadata = lifecycle.check_envelope(traits, given, namespace)
+        name = _checked_name(traits, given)
+        uid: str = metadata.get("uid") or ""
+
+        def replace(current: Document) -> Document:
+            held: str = current["metadata"]["uid"]
+            if uid and uid != held:
+                raise wrong_uid(traits, name, uid, held)
+            return {**given, "metadata": dict(metadata)}
+
+        try:
+            return await self._change(
+                traits, name, namespace, replace, subresource=subresource, dry_run=dry_run
+            )
+        except NotFound:
+            if not traits.creates_on_update or subresource or metadata.get("resourceVersion"):
+                raise
+        return await self.create(resource, document, namespace, dry_run=dry_run)
+
+    async def patch(
+        self,
+        resource: Resource,
+        name: str,
+        patch: Any,
+        namespace: str = "",
+        *,
+        content_type: str = "application/merge-patch+json",
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> Document:
+        """Change a part of an object; see `Client.patch`."""
+        traits = traits_of(resource)
+        patch = private_copy(patch)
+
+        def change(current: Document) -> Document:
+            new = apply_patch(resource, current, patch, content_type)
+            metadata = new["metadata"] = dict(new["metadata"])
+            held: str = current["metadata"]["uid"]
+            if metadata.setdefault("uid", held) != held:
+                raise invalid(
+                    traits, name, "metadata.uid",
+                    f'Invalid value: "{metadata["uid"]}": field is immutable', "FieldValueInvalid",
+                )  # fmt: skip
+            if metadata.get("name") != name:
+                raise BadRequest(
+                    f"the name of the object ({metadata.get('name')}) does not match the name on "
+                    f"the URL ({name})"
+                )
+            lifecycle.check_envelope(traits, new, namespace)
+            return new
+
+        return await self._change(
+            traits, name, namespace, change, subresource=subresource, dry_run=dry_run
+        )
+
+    async def _change(
+        self,
+        traits: Traits,
+        name: str,
+        namespace: str,
+        make: Callable[[Document], Document],
+        *,
+        subresource: str,
+        dry_run: bool,
+    ) -> Document:
+        """Store what `make` makes of the current document; decide again when a race is lost."""
+        if subresource and not (subresource == "status" and traits.has_status):
+            raise NotFound("the server could not find the requested resource")
+        key = key_of(traits, namespace, name)
+        for _ in range(ATTEMPTS):
+            with STORE_ERRORS:
+                stored = await self.store.get(key)
+            if stored is None:
+                raise not_found(traits, name)
+            old = self.codec.decode(stored)
+            new = make(self.codec.decode(stored))
+            current = old["metadata"]["resourceVersion"]
+            if new["metadata"].get("resourceVersion") not in (None, "", current):
+                raise modified_meanwhile(traits, name)
+            new = lifecycle.settle(traits, old, new, subresource=subresource)
+            new = self._admission.prepare_update(traits.resource, old, new, subresource=subresource)
+            if new == old:
+                return old
+            lifecycle.count_generation(traits, old, new)
+            if dry_run:
+                return new
+            try:
+                return await self.replace(traits, stored, new)
+            except Mismatch:
+                continue
+        raise modified_meanwhile(traits, name)
+
+    async def replace(self, traits: Traits, stored: Stored, new: Document) -> Document:
+        """Write a decided change, or the end of an object that this change lets go.
+
+        `new` is given away. Raises `Mismatch` when the object has changed meanwhile.
+        """
+        if lifecycle.is_over(traits, new):
+            await self.remove(traits, stored, new)
+            return new
+        value = self.codec.encode(new)
+        with STORE_ERRORS:
+            revision = await self.store.update(stored.key, value, stored.mod_revision)
+        return self._written(traits, stored.key, revision, new)
+
+    async def remove(self, traits: Traits, stored: Stored, document: Document) -> None:
+        """Delete exactly what is stored. Raises `Mismatch`."""
+        with STORE_ERRORS:
+            await self.store.delete(stored.key, stored.mod_revision)
+        metadata = document["metadata"]
+        if traits.resource is NAMESPACES:
+            self.ending_namespaces.discard(metadata["name"])
+        elif self.ending_namespaces:
+            self.on_removed(metadata.get("namespace", ""))
+
+    def _written(self, traits: Traits, key: str, revision: int, document: Document) -> Document:
+        document["metadata"]["resourceVersion"] = str(revision)
+        self.codec.remember(revision, document)
+        if traits.life_s is not None:
+            self.on_written(traits, key)
+        return document
+
+    async def _check_namespace(self, traits: Traits, namespace: str, name: str) -> None:
+        if not namespace:
+            raise BadRequest("an empty namespace may not be set during creation")
+        with STORE_ERRORS:
+            stored = await self.store.get(key_of(_NAMESPACE_TRAITS, "", namespace))
+        if stored is None:
+            raise not_found(_NAMESPACE_TRAITS, namespace)
+        if namespace in self.ending_namespaces:
+            raise namespace_ending(traits, name, namespace)
+
+    async def _node_labels(self) -> dict[str, str]:
+        with STORE_ERRORS:
+            stored = await self.store.get(key_of(_NODE_TRAITS, "", self._default_node_name))
+        if stored is None:
+            return {}
+        labels: dict[str, str] | None = self.codec.shared(stored)["metadata"].get("labels")
+        return labels or {}
+
+
+def _generate_name(base: str) -> str:
+    suffix = "".join(random.choices(_SUFFIX_ALPHABET, k=5))
+    return base[:_GENERATED_BASE_CHARS] + suffix
+
+
+def _checked_name(traits: Traits, document: Document) -> str:
+    """The object's name, which must be able to be the last part of a key."""
+    name = document["metadata"].get("name")
+    if not isinstance(name, str) or not name:
+        raise invalid(
+            traits, "", "metadata.name", "Required value: name or generateName is required",
+            "FieldValueRequired",
+        )  # fmt: skip
+    if "/" in name or "\0" in name or name in (".", ".."):
+        raise invalid(
+            traits, name, "metadata.name", f'Invalid value: "{name}": may not contain \'/\'',
+            "FieldValueInvalid",
+        )  # fmt: skip
+    return name
+
+
+def _ignore(_namespace: str) -> None:
+    """Nobody ends namespaces here."""
+
+
+def _ignore_written(_traits: Traits, _key: str) -> None:
+    """Nobody expires objects here."""
