@@ -15,6 +15,7 @@ from volagent.objects.pod import Container, Pod
 from volagent.runtime.contract import ContainerState, SpecError, Stage
 from volagent.runtime.lifecycle import (
     Specs,
+    first_unfinished_init,
     init_failed,
     is_initialized,
     is_sidecar,
@@ -23,6 +24,7 @@ from volagent.runtime.lifecycle import (
 )
 from volagent.runtime.memory import PodMemory, back_off_s
 
+UNKNOWN_EXIT_CODE = 255
 _OWN_CONDITIONS = ("Initialized", "ContainersReady", "Ready")
 _CONDITION_TIMES = ("lastTransitionTime", "lastProbeTime")
 _PULL_REASONS = {"ErrImagePull": "ImagePullBackOff"}
@@ -84,7 +86,7 @@ class _View:
         if state is None or state.stage is Stage.CREATED:
             shown = {"waiting": self._why_waiting(container, init=init)}
         elif state.stage is Stage.RUNNING:
-            shown = {"running": {"startedAt": _moment(state.started_at)}}
+            shown = {"running": _moment("startedAt", state.started_at)}
         else:
             waiting = self._why_not_restarted(container, state, init=init)
             if waiting is None:
@@ -122,7 +124,7 @@ class _View:
             return why
         if not init and not self.initialized:
             return {"reason": "PodInitializing"}
-        if init and container is not (self.pod.spec.init_containers or ())[0]:
+        if init and container is not first_unfinished_init(self.pod, self.latest):
             return {"reason": "PodInitializing"}
         return {"reason": "ContainerCreating"}
 
@@ -166,10 +168,10 @@ class _View:
 
     def _terminated(self, state: ContainerState) -> Document:
         return {
-            "exitCode": state.exit_code if state.exit_code is not None else 255,
+            "exitCode": state.exit_code if state.exit_code is not None else UNKNOWN_EXIT_CODE,
             "reason": "Completed" if state.exit_code == 0 else "Error",
-            "startedAt": _moment(state.started_at),
-            "finishedAt": _moment(state.finished_at),
+            **_moment("startedAt", state.started_at),
+            **_moment("finishedAt", state.finished_at),
             "containerID": self._id_of(state),
         }
 
@@ -238,8 +240,8 @@ def _condition(kind: str, lacking: Sequence[str], reason: str, prefix: str) -> D
     }
 
 
-def _moment(moment: datetime | None) -> str | None:
-    return format_time(moment) if moment is not None else None
+def _moment(key: str, moment: datetime | None) -> Document:
+    return {key: format_time(moment)} if moment is not None else {}
 
 
 def _duration(seconds: float) -> str:
@@ -251,7 +253,7 @@ def _duration(seconds: float) -> str:
 def carried_status(pod: Pod) -> Document:
     """What the stored status says of the containers: shown while the runtime cannot be asked."""
     stored: Document = msgspec.to_builtins(pod.status)
-    carried = {
+    carried: Document = {
         key: stored[key]
         for key in ("phase", "containerStatuses", "initContainerStatuses")
         if key in stored
