@@ -263,6 +263,12 @@ class Trees(Protocol):
         same mount id: it stops with `Busy` at anything mounted below, deleting nothing there.
         """
 
+    async def finish_removals(self, parent: str) -> int:
+        """Finish what interrupted calls of `remove_tree` left in a directory (`.<name>.removing-`).
+
+        Returns how many there were; zero when the directory is missing.
+        """
+
     async def set_ownership(
         self, path: str, *, gid: int, policy: OwnershipPolicy, timeout_s: float
     ) -> int:

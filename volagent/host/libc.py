@@ -11,8 +11,22 @@ System call numbers from 424 on are the same on every architecture that we run o
 
 import ctypes
 import os
-from ctypes import POINTER, Structure, byref, c_char_p, c_int, c_long, c_uint, c_uint32, c_uint64
-from ctypes import c_uint16, c_ulong, c_void_p, create_string_buffer, sizeof
+from ctypes import (
+    POINTER,
+    Structure,
+    byref,
+    c_char_p,
+    c_int,
+    c_long,
+    c_uint,
+    c_uint16,
+    c_uint32,
+    c_uint64,
+    c_ulong,
+    c_void_p,
+    create_string_buffer,
+    sizeof,
+)
 from typing import Any, Final
 
 AT_FDCWD: Final = -100
@@ -120,7 +134,12 @@ class Statx(Structure):
 class MountIdRequest(Structure):
     """`struct mnt_id_req` (version 0) of statmount and listmount."""
 
-    _fields_ = (("size", c_uint32), ("spare", c_uint32), ("mount_id", c_uint64), ("param", c_uint64))
+    _fields_ = (
+        ("size", c_uint32),
+        ("spare", c_uint32),
+        ("mount_id", c_uint64),
+        ("param", c_uint64),
+    )
 
 
 _NR_OPEN_TREE: Final = 428

@@ -38,10 +38,12 @@ _MOUNT_ATTRIBUTES: dict[str, tuple[int, int]] = {
 }
 
 # What mount(8) itself swallows: of no meaning to a kernel.
-_FSTAB_WORDS = frozenset(
-    "defaults auto noauto user nouser users nousers owner noowner group nogroup _netdev nofail"
-    " silent loud iversion noiversion".split()
-)
+# fmt: off
+_FSTAB_WORDS = frozenset((
+    "defaults", "auto", "noauto", "user", "nouser", "users", "nousers", "owner", "noowner",
+    "group", "nogroup", "_netdev", "nofail", "silent", "loud", "iversion", "noiversion",
+))
+# fmt: on
 
 
 @dataclass(frozen=True, slots=True)

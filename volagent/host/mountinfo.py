@@ -72,12 +72,13 @@ def order_entries(entries: Iterable[MountEntry]) -> tuple[MountEntry, ...]:
     ids = {entry.mount_id for entry in listed}
     placed: set[MountId] = set()
     ordered: list[MountEntry] = []
-    waiting: dict[MountId, list[MountEntry]] = {}
+    waiting: dict[MountId | None, list[MountEntry]] = {}
     for entry in listed:
-        if entry.parent_id in ids and entry.parent_id not in placed:
-            if entry.parent_id != entry.mount_id:  # the namespace's own root is its own parent
-                waiting.setdefault(entry.parent_id, []).append(entry)
-                continue
+        # A namespace's first root is its own parent.
+        parent = entry.parent_id if entry.parent_id != entry.mount_id else None
+        if parent in ids and parent not in placed:
+            waiting.setdefault(parent, []).append(entry)
+            continue
         ready = [entry]
         while ready:
             placed_now = ready.pop()

@@ -11,11 +11,12 @@ import asyncio
 import os
 import select
 import struct
-from collections.abc import Callable, Iterator, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Iterator
+from typing import Final
 
 from volagent.host import libc
 from volagent.host.contract import Closeable, MountChanges, MountId
+from volagent.host.mounttable import TableReader
 
 _EVENTS: Final = libc.FAN_MNT_ATTACH | libc.FAN_MNT_DETACH
 _READ_BYTES: Final = 1 << 16
@@ -28,19 +29,12 @@ _INFO_MNT: Final = struct.Struct("=BBH4xQ")
 OnChange = Callable[[MountChanges], None]
 
 
-class TableIdentities(Protocol):
-    """What a watch needs of the mount table."""
-
-    def read_identities(self) -> Mapping[MountId, bytes]:
-        """All mount ids, each with what tells that a small id was given out again."""
-
-
-def watch_mount_table(table: TableIdentities, on_change: OnChange, *, ids: int) -> Closeable:
-    """The best watch that this kernel offers. `ids` is the `statx` mask of the table's ids.
+def watch_mount_table(table: TableReader, on_change: OnChange) -> Closeable:
+    """The best watch that this kernel offers.
 
     fanotify speaks of unique ids only, so a table of small ids is polled.
     """
-    if ids == libc.STATX_MNT_ID_UNIQUE:
+    if table.id_mask == libc.STATX_MNT_ID_UNIQUE:
         try:
             return FanotifyWatch(table, on_change)
         except OSError:  # EINVAL: older than Linux 6.15; EPERM: a container without the right
@@ -65,7 +59,7 @@ def parse_events(data: bytes) -> Iterator[tuple[int, MountId | None]]:
 class FanotifyWatch:
     """Mount events of this namespace. Raises `OSError` at once where the kernel has none."""
 
-    def __init__(self, table: TableIdentities, on_change: OnChange) -> None:
+    def __init__(self, table: TableReader, on_change: OnChange) -> None:
         self._table = table
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()
@@ -137,7 +131,7 @@ class PollWatch:
     PAUSE_PER_READING: Final = 4.0
     """... and this many times what the last one took: large tables must not eat the thread."""
 
-    def __init__(self, table: TableIdentities, on_change: OnChange) -> None:
+    def __init__(self, table: TableReader, on_change: OnChange) -> None:
         self._table = table
         self._on_change = on_change
         self._loop = asyncio.get_running_loop()

@@ -25,7 +25,14 @@ _MNT_OPTS: Final = 0x080
 _FS_SUBTYPE: Final = 0x100
 _SB_SOURCE: Final = 0x200
 _EVERYTHING: Final = (
-    _SB_BASIC | _MNT_BASIC | _MNT_ROOT | _MNT_POINT | _FS_TYPE | _MNT_OPTS | _FS_SUBTYPE | _SB_SOURCE
+    _SB_BASIC
+    | _MNT_BASIC
+    | _MNT_ROOT
+    | _MNT_POINT
+    | _FS_TYPE
+    | _MNT_OPTS
+    | _FS_SUBTYPE
+    | _SB_SOURCE
 )
 
 # struct statmount: size, mnt_opts; mask; sb_dev_major, sb_dev_minor; sb_magic; sb_flags, fs_type;

@@ -1,10 +1,10 @@
 """A path inside a volume, resolved so that it cannot lead out of it: `subPath`.
 
-The pod's author owns what is in the volume, and may change it *while* we walk. So every step is one
-name, opened with O_PATH | O_NOFOLLOW below a descriptor that was reached in the same way; a symbolic
-link is read from its own descriptor and its text walked by the same rules; `..` goes back to the
-descriptor that we came through, never to whatever is the parent by now. What is bound in the end
-is the descriptor, not a path. An absolute link counts as inside when it names the volume's own
+The pod's author owns what is in the volume, and may change it *while* we walk. So every step is
+one name, opened with O_PATH | O_NOFOLLOW below a descriptor that was reached in the same way; a
+symbolic link is read from its own descriptor and its text walked by the same rules; `..` goes back
+to the descriptor that we came through, never to whatever is the parent by now. What is bound in the
+end is the descriptor, not a path. An absolute link counts as inside when it names the volume's own
 path on this machine, else it means some container's path and is refused.
 
 Invariant: every descriptor on the walk's stack was inside the volume when it was opened. Blocks as
