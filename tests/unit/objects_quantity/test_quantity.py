@@ -1,4 +1,4 @@
-"""Quantities: the grammar, exact arithmetic, and the canonical text, against a model in integers."""
+"""Quantities: grammar, exact arithmetic and canonical text, against a model in integers."""
 
 from fractions import Fraction
 
@@ -77,9 +77,10 @@ def test_canonical_text_has_no_fraction_no_plus_and_no_leading_zero(case):
 @given(st.text(max_size=12))
 def test_any_text_is_a_quantity_or_a_quantity_error(text):
     try:
-        parse_quantity(text)
-    except QuantityError as error:
-        assert "must match the regular expression" in str(error)
+        value = parse_quantity(text)
+    except QuantityError:
+        return
+    assert abs(value) <= MAX_AMOUNT
 
 
 @pytest.mark.parametrize(
