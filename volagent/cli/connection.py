@@ -24,6 +24,7 @@ from volagent.settings import Settings
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 ANSWER_TIMEOUT_S = 30.0
 
 
@@ -61,13 +62,13 @@ class Api:
     def __init__(self, target: Target) -> None:
         self.target = target
         self._kept: http.client.HTTPConnection | None = None
-        self._headers = {"Accept": JSON, "User-Agent": f"volagent/{__version__}"}
+        self._headers = {"User-Agent": f"volagent/{__version__}"}
         if target.token_file:
             self._headers["Authorization"] = f"Bearer {_read_token(target.token_file)}"
 
-    def get(self, path: str, query: Mapping[str, str] | None = None) -> Any:
+    def get(self, path: str, query: Mapping[str, str] | None = None, *, accept: str = JSON) -> Any:
         """The decoded answer of a GET."""
-        return self.request("GET", path, query=query)
+        return self.request("GET", path, query=query, accept=accept)
 
     def request(
         self,
@@ -77,9 +78,10 @@ class Api:
         query: Mapping[str, str] | None = None,
         body: Any = None,
         content_type: str = JSON,
+        accept: str = JSON,
     ) -> Any:
         """The decoded answer. Raises `Refused`, `Unreachable`."""
-        headers = dict(self._headers)
+        headers = {**self._headers, "Accept": accept}
         data = None
         if body is not None:
             data = msgspec.json.encode(body)
@@ -100,11 +102,12 @@ class Api:
             raise self._unreachable(error) from error
         return _decode(status, answer)
 
-    def watch(self, path: str, query: Mapping[str, str]) -> "Watch":
+    def watch(self, path: str, query: Mapping[str, str], *, accept: str = JSON) -> "Watch":
         """Follow changes. Raises `Refused`, `Unreachable`."""
         connection = self._connect(timeout_s=ANSWER_TIMEOUT_S)
+        headers = {**self._headers, "Accept": accept}
         try:
-            connection.request("GET", _url(path, {**query, "watch": "true"}), headers=self._headers)
+            connection.request("GET", _url(path, {**query, "watch": "true"}), headers=headers)
             response = connection.getresponse()
             if response.status != 200:
                 _decode(response.status, response.read())

@@ -39,7 +39,7 @@ def describe(api: Api, what: tuple[str, ...], namespace: str) -> None:
     for number, (resource, name) in enumerate(split_names(what)):
         if not name:
             raise UsageError(f"name the {resource.kind.lower()} to describe")
-        document = fetch(api, resource, [name], namespace if resource.namespaced else "")[0][0]
+        document = fetch(api, resource, name, namespace)
         if number:
             print_line()
         for line in describe_document(resource, document):

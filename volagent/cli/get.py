@@ -1,17 +1,20 @@
-"""`volagent get`: list objects, or follow them as they change."""
+"""`volagent get`: list objects, or follow them as they change.
 
-from collections.abc import Sequence
-from typing import Any
+Columns come from the server's tables, so that every client shows the same; `columns.py` adds the
+few that tell about volumes.
+"""
+
+from collections.abc import Iterable
 
 import click
 
-from volagent.cli.columns import choose_columns
-from volagent.cli.connection import Api, object_path
+from volagent.cli.columns import EXTRA_COLUMNS
+from volagent.cli.connection import JSON, TABLE, Api, object_path
 from volagent.cli.errors import CommandError, Refused, UsageError
 from volagent.cli.kinds import describe_object, split_names
 from volagent.cli.options import namespace_option, talks_to_daemon
 from volagent.cli.output import Columns, print_document, print_line, print_note
-from volagent.client.contract import Resource
+from volagent.client.contract import EVENTS, Resource
 from volagent.objects.meta import Document
 
 FORMS = ("wide", "json", "yaml", "name")
@@ -37,60 +40,39 @@ def get(
     """List objects: pods, pv, pvc, secrets, configmaps, nodes, namespaces, events."""
     wanted = split_names(what)
     form = form or _form_before_verb()
-    if selector and any(name for _, name in wanted):
-        raise UsageError("a name and a selector together make no sense")
+    if any(name for _, name in wanted) and (selector or all_namespaces):
+        raise UsageError("a name goes neither with a selector nor with -A")
     scope = "" if all_namespaces else namespace
     if watch:
         if len(wanted) > 1:
             raise UsageError("only one kind, or one object, can be watched at a time")
         _watch(api, *wanted[0], scope, selector, form)
-        return
-    kinds = list(dict.fromkeys(resource for resource, _ in wanted))
-    if form in ("json", "yaml"):
+    elif form in ("json", "yaml"):
         _print_documents(api, wanted, scope, selector, form)
-        return
-    for number, resource in enumerate(kinds):
-        names = [name for kind, name in wanted if kind is resource]
-        documents, _ = fetch(api, resource, names, scope, selector)
-        if number and form != "name":
-            print_line()
-        _print_listing(resource, documents, form, with_namespace=all_namespaces)
-        if not documents:
-            where = f" in namespace {scope}" if resource.namespaced and scope else ""
-            print_note(f"no {resource.plural}{where}")
+    else:
+        _print_tables(api, wanted, scope, selector, form)
 
 
-def fetch(
-    api: Api, resource: Resource, names: Sequence[str], namespace: str, selector: str = ""
-) -> tuple[list[Document], str]:
-    """Objects by name, or all of a kind (names [""]), with the revision of the list."""
-    documents: list[Document] = []
-    revision = ""
-    for name in names:
-        if name and resource.namespaced and not namespace:
-            raise UsageError("a name needs a namespace: leave out -A")
-        path = object_path(resource, namespace, name)
-        try:
-            answer = api.get(path, {} if name else {"labelSelector": selector})
-        except Refused as refusal:
-            what = describe_object(resource, namespace, name) if name else resource.plural
-            raise refusal.during(f"get {what}") from refusal
-        if name:
-            documents.append(answer)
-            continue
-        revision = answer["metadata"]["resourceVersion"]
-        # Items of a list carry no kind of their own.
-        head = {"apiVersion": resource.api_version, "kind": resource.kind}
-        documents += [{**head, **item} for item in answer.get("items") or ()]
-    if resource.kind == "Event":
-        documents.sort(key=_event_time)
-    return documents, revision
+def fetch(api: Api, resource: Resource, name: str, namespace: str) -> Document:
+    """One object. Raises `CommandError`."""
+    return _ask(api, resource, name, namespace, {}, JSON)
+
+
+def _ask(
+    api: Api, resource: Resource, name: str, namespace: str, query: dict[str, str], accept: str
+) -> Document:
+    path = object_path(resource, namespace if resource.namespaced else "", name)
+    try:
+        answer: Document = api.get(path, query, accept=accept)
+    except Refused as refusal:
+        what = describe_object(resource, namespace, name) if name else resource.plural
+        raise refusal.during(f"get {what}") from refusal
+    return answer
 
 
 def _form_before_verb() -> str | None:
     """`volagent -o json get ...` means the same as `volagent get ... -o json`."""
-    context = click.get_current_context()
-    form: str | None = context.find_root().params.get("form")
+    form: str | None = click.get_current_context().find_root().params.get("form")
     if form is not None and form not in FORMS:
         raise UsageError(f"-o {form}: expected one of {', '.join(FORMS)}")
     return form
@@ -99,85 +81,126 @@ def _form_before_verb() -> str | None:
 def _print_documents(
     api: Api, wanted: list[tuple[Resource, str]], scope: str, selector: str, form: str
 ) -> None:
-    documents = [
-        document
-        for resource, name in wanted
-        for document in fetch(api, resource, [name], scope, selector)[0]
-    ]
+    documents: list[Document] = []
+    for resource, name in wanted:
+        query = {} if name else {"labelSelector": selector}
+        answer = _ask(api, resource, name, scope, query, JSON)
+        # Items of a list carry no kind of their own.
+        head = {"apiVersion": resource.api_version, "kind": resource.kind}
+        documents += [answer] if name else [{**head, **item} for item in answer.get("items") or ()]
     if len(wanted) == 1 and wanted[0][1]:
         print_document(documents[0], form)
         return
     print_document({"apiVersion": "v1", "kind": "List", "items": documents}, form)
 
 
-def _print_listing(
-    resource: Resource, documents: list[Document], form: str | None, *, with_namespace: bool
+def _print_tables(
+    api: Api, wanted: list[tuple[Resource, str]], scope: str, selector: str, form: str | None
 ) -> None:
-    if form == "name":
-        for document in documents:
-            print_line(f"{resource.kind.lower()}/{document['metadata']['name']}")
-        return
-    if not documents:
-        return
-    columns = choose_columns(
-        resource.kind, wide=form == "wide", with_namespace=with_namespace and resource.namespaced
-    )
-    table = Columns([column.title for column in columns])
-    rows = [[column.text(document) for column in columns] for document in documents]
-    for line in table.format_rows(rows):
-        print_line(line)
+    """One table per kind."""
+    for number, resource in enumerate(dict.fromkeys(resource for resource, _ in wanted)):
+        printer = TablePrinter(resource, form, with_namespace=not scope)
+        tables = []
+        for kind, name in wanted:
+            if kind is resource:
+                query = {"labelSelector": "" if name else selector, "includeObject": "Object"}
+                tables.append(_ask(api, resource, name, scope, query, TABLE))
+        if number and form != "name":
+            print_line()
+        if not printer.show(tables):
+            where = f" in namespace {scope}" if resource.namespaced and scope else ""
+            print_note(f"no {resource.plural}{where}")
+
+
+class TablePrinter:
+    """Prints the rows of server-side tables; widths only grow, so that a watch stays aligned."""
+
+    def __init__(self, resource: Resource, form: str | None, *, with_namespace: bool) -> None:
+        self._resource = resource
+        self._form = form
+        self._with_namespace = with_namespace and resource.namespaced
+        self._definitions: list[Document] = []
+        self._columns: Columns | None = None
+
+    def show(self, tables: Iterable[Document]) -> int:
+        """Print the rows of tables of one kind; how many there were."""
+        rows: list[Document] = []
+        for table in tables:
+            self._definitions = table.get("columnDefinitions") or self._definitions
+            rows += table.get("rows") or ()
+        if self._resource is EVENTS:
+            rows.sort(key=lambda row: _event_time(row["object"]))
+        if self._form in ("json", "yaml"):
+            for row in rows:
+                if self._form == "yaml":
+                    print_line("---")
+                print_document(row["object"], self._form)
+        elif self._form == "name":
+            for row in rows:
+                print_line(f"{self._resource.kind.lower()}/{row['object']['metadata']['name']}")
+        elif rows:
+            self._print_rows(rows)
+        return len(rows)
+
+    def _print_rows(self, rows: list[Document]) -> None:
+        cells = [self._choose_cells(row) for row in rows]
+        first = self._columns is None
+        if self._columns is None:
+            self._columns = Columns([title.upper() for title, _ in cells[0]])
+        texts = [[text for _, text in row] for row in cells]
+        for line in self._columns.format_rows(texts, with_titles=first):
+            print_line(line)
+
+    def _choose_cells(self, row: Document) -> list[tuple[str, str]]:
+        """The (title, text) pairs of a row, ours among the server's."""
+        wide = self._form == "wide"
+        extra = [
+            column
+            for column in EXTRA_COLUMNS.get(self._resource.plural, ())
+            if wide or not column.wide
+        ]
+        cells = []
+        if self._with_namespace:
+            cells.append(("Namespace", str(row["object"]["metadata"].get("namespace") or "")))
+        for definition, cell in zip(self._definitions, row["cells"], strict=False):
+            title = str(definition.get("name"))
+            if wide or not definition.get("priority"):
+                cells.append((title, str(cell)))
+            cells += [
+                (column.title, column.text(row["object"]))
+                for column in extra
+                if column.after == title
+            ]
+        return cells
 
 
 def _watch(
     api: Api, resource: Resource, name: str, namespace: str, selector: str, form: str | None
 ) -> None:
     """Print the present state, then every change, until interrupted."""
-    query = {"labelSelector": selector}
+    query = {"labelSelector": selector, "includeObject": "Object"}
     if name:
         query["fieldSelector"] = f"metadata.name={name}"
-    path = object_path(resource, namespace)
-    try:
-        listing = api.get(path, query)
-    except Refused as refusal:
-        raise refusal.during(f"get {resource.plural}") from refusal
-    columns = choose_columns(
-        resource.kind, wide=form == "wide", with_namespace=resource.namespaced and not namespace
-    )
-    table = Columns([column.title for column in columns])
-
-    def show(documents: list[Document], *, with_titles: bool) -> None:
-        if form in ("json", "yaml"):
-            for document in documents:
-                if form == "yaml":
-                    print_line("---")
-                print_document(document, form)
-        elif form == "name":
-            for document in documents:
-                print_line(f"{resource.kind.lower()}/{document['metadata']['name']}")
-        else:
-            rows = [[column.text(document) for column in columns] for document in documents]
-            for line in table.format_rows(rows, with_titles=with_titles):
-                print_line(line)
-
-    head = {"apiVersion": resource.api_version, "kind": resource.kind}
-    show([{**head, **item} for item in listing.get("items") or ()], with_titles=True)
-    revision = listing["metadata"]["resourceVersion"]
-    watch = api.watch(path, {**query, "resourceVersion": revision})
+    table = _ask(api, resource, "", namespace, query, TABLE)
+    printer = TablePrinter(resource, form, with_namespace=not namespace)
+    printer.show([table])
+    path = object_path(resource, namespace if resource.namespaced else "")
+    revision = {"resourceVersion": table["metadata"]["resourceVersion"]}
+    watch = api.watch(path, {**query, **revision}, accept=TABLE)
     try:
         while not watch.ended:
             event = watch.next()
             if event is not None and event[0] != "BOOKMARK":
-                show([event[1]], with_titles=False)
+                printer.show([event[1]])
     finally:
         watch.close()
     raise CommandError("the daemon ended the watch", hint="it stopped, or the revision is too old")
 
 
-def _event_time(event: Document) -> Any:
-    metadata = event.get("metadata") or {}
-    return (
+def _event_time(event: Document) -> str:
+    return str(
         event.get("lastTimestamp")
         or event.get("eventTime")
-        or metadata.get("creationTimestamp")
+        or (event.get("metadata") or {}).get("creationTimestamp")
         or ""
     )

@@ -11,8 +11,10 @@ import queue
 import socket
 import socketserver
 import threading
+from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlsplit
 
+from volagent.api.columns import COLUMNS, describe_cells
 from volagent.client.contract import RESOURCES
 
 PLURALS = {resource.plural for resource in RESOURCES}
@@ -146,6 +148,21 @@ def merge(target, patch):
     return result
 
 
+def table(path, document):
+    """The server-side table of a list or of one object."""
+    parts = path.split("/")
+    plural = parts[-1] if parts[-1] in PLURALS else parts[-2]
+    resource = next(one for one in RESOURCES if one.plural == plural)
+    items = document.get("items", [document])
+    now = datetime.now(UTC)
+    return {
+        "kind": "Table",
+        "metadata": {"resourceVersion": document["metadata"]["resourceVersion"]},
+        "columnDefinitions": COLUMNS[plural],
+        "rows": [{"cells": describe_cells(resource, item, now), "object": item} for item in items],
+    }
+
+
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
     daemon_threads = True
 
@@ -163,6 +180,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._serve_watch(state, parts.path)
             return
         status, document = state.answer(self.command, parts.path, query, body)
+        if "as=Table" in self.headers.get("Accept", "") and status == 200:
+            document = table(parts.path, document)
         data = document if isinstance(document, bytes) else json.dumps(document).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
@@ -173,12 +192,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     do_GET = do_POST = do_PATCH = do_DELETE = _serve
 
     def _serve_watch(self, state, path):
+        as_table = "as=Table" in self.headers.get("Accept", "")
         events = state.watch(path)
         self.send_response(200)
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.wfile.flush()
         while (event := events.get()) is not None:
+            if as_table:
+                event = {**event, "object": table(f"{path}/x", event["object"])}
             line = json.dumps(event).encode() + b"\n"
             try:
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))

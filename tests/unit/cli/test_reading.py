@@ -58,9 +58,9 @@ def test_pods_are_listed_with_their_volumes(call, daemon):
     code, out, err = call("get", "pods")
     assert (code, err) == (0, "")
     lines = [line.split() for line in out.splitlines()]
-    assert lines[0] == ["NAME", "READY", "STATUS", "VOLUMES", "AGE"]
-    assert lines[1][:4] == ["db", "-", "Pending", "FailedMount"]
-    assert lines[2][:4] == ["web", "-", "Pending", "Ready"]
+    assert lines[0] == ["NAME", "READY", "STATUS", "VOLUMES", "RESTARTS", "AGE"]
+    assert lines[1][:4] == ["db", "0/1", "Pending", "FailedMount"]
+    assert lines[2][:4] == ["web", "0/1", "Pending", "Ready"]
 
 
 def test_one_object_is_printed_as_it_is(call, daemon):
@@ -79,7 +79,7 @@ def test_selector_is_passed_on_and_nothing_found_is_no_failure(call, daemon):
     assert (code, out, err) == (0, "", "no pods in namespace other\n")
     assert daemon.requests[-1][1:3] == (
         "/api/v1/namespaces/other/pods",
-        {"labelSelector": "app=x"},
+        {"labelSelector": "app=x", "includeObject": "Object"},
     )
 
 
@@ -95,7 +95,7 @@ def test_missing_object_is_told_by_name(call):
         (("get",), "name a kind"),
         (("get", "pots"), 'there is no kind "pots"\nhint: did you mean pods?'),
         (("get", "pods", "--nope"), "No such option"),
-        (("get", "pod", "x", "-l", "a=b"), "a name and a selector"),
+        (("get", "pod", "x", "-l", "a=b"), "a name goes neither with a selector"),
         (("get", "pods,pv", "-w"), "only one kind"),
         (("delete",), "say either what to delete, or -f FILE"),
         (("delete", "pods"), "name the pods to delete; there is no delete-all"),
