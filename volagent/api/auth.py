@@ -8,11 +8,11 @@ kept as digests and have no `repr`.
 
 import csv
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from volagent.client.contract import Forbidden
+from volagent.api.tokens import TokenIssuer, authenticate
+from volagent.client.contract import Client, Forbidden
 
 ADMIN_GROUP = "system:masters"
 
@@ -34,8 +34,11 @@ class User:
 class TokenAuthenticator(Protocol):
     """Recognises bearer tokens."""
 
-    def identify(self, token: str) -> User | None:
-        """The token's owner; None when it is not known here."""
+    async def identify(self, token: str) -> User | None:
+        """The token's owner; None when it is not of this kind.
+
+        Raises `Unauthorized` when it is, but no longer good.
+        """
 
 
 class TokenFileError(Exception):
@@ -71,26 +74,22 @@ class TokenFile:
                 f"add the group {ADMIN_GROUP} to its line in {path} and restart",
             )  # fmt: skip
 
-    def identify(self, token: str) -> User | None:
+    async def identify(self, token: str) -> User | None:
         """The token's user."""
         return self._users.get(_digest(token))
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceAccountTokens:
-    """Tokens that this server issued to pods; `verify` gives the account or None.
+    """Tokens that this server issued to pods; good while account and pod are there."""
 
-    An account is named `system:serviceaccount:NAMESPACE:NAME`.
-    """
+    client: Client
+    issuer: TokenIssuer
 
-    verify: Callable[[str], str | None]
-
-    def identify(self, token: str) -> User | None:
-        """The service account a token was issued to."""
-        account = self.verify(token)
-        if account is None:
-            return None
-        return User(account, frozenset({"system:authenticated", "system:serviceaccounts"}))
+    async def identify(self, token: str) -> User | None:
+        """The service account. Raises `Unauthorized`."""
+        claims = await authenticate(self.client, self.issuer, token)
+        return User(claims.sub, frozenset({"system:authenticated", "system:serviceaccounts"}))
 
 
 def forbid(user: User, verb: str, what: str) -> Forbidden:

@@ -153,7 +153,7 @@ class ApiServer:
         parts = split_path(path)
         if parts[0] in _HEALTH_PATHS:
             return self._answer_health(parts)
-        user = self._identify(request)  # (1)
+        user = await self._identify(request)  # (1)
         if len(parts) > _PREFIX_PARTS.get(parts[0], len(parts)):
             if parts[1] == NODE_GROUP:
                 return await self._answer_node(request, parts, user)
@@ -164,7 +164,7 @@ class ApiServer:
             return await self._verbs.answer(request, target, query)  # (4)
         return self._answer_document(request, parts, user)
 
-    def _identify(self, request: web.BaseRequest) -> User:
+    async def _identify(self, request: web.BaseRequest) -> User:
         connection = cast(Connection, request.protocol)
         if connection.caller is not None:
             return connection.caller
@@ -175,15 +175,15 @@ class ApiServer:
         if peer.family == socket.AF_UNIX:
             connection.caller = identify_peer(peer)
             return connection.caller
-        return self._identify_remote(request, transport)
+        return await self._identify_remote(request, transport)
 
-    def _identify_remote(self, request: web.BaseRequest, transport: asyncio.BaseTransport) -> User:
+    async def _identify_remote(self, request: web.BaseRequest, transport: asyncio.BaseTransport) -> User:
         given = request.headers.get("Authorization")
         if given is not None:
             scheme, _, token = given.partition(" ")
             if scheme.lower() == "bearer" and token:
                 for authenticator in self._authenticators:
-                    user = authenticator.identify(token.strip())
+                    user = await authenticator.identify(token.strip())
                     if user is not None:
                         return user
             raise Unauthorized("Unauthorized: the token is not known or has expired")
