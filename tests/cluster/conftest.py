@@ -1,6 +1,6 @@
 """Labs for the scenarios: one per module, skipped as a whole where none can be made."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,15 +19,36 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.timeout(_TEST_TIMEOUT_S))
 
 
+_figures = pytest.StashKey[list[str]]()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    lines = config.stash.get(_figures, [])
+    if lines:
+        terminalreporter.section("seen on the virtual machines")
+        for line in lines:
+            terminalreporter.line(line)
+
+
 @pytest.fixture(scope="session")
-def _lab_is_possible() -> None:
+def figure(pytestconfig: pytest.Config) -> Callable[[str, float], None]:
+    """Report a time in milliseconds at the end of the run; it is not judged."""
+    lines = pytestconfig.stash.setdefault(_figures, [])
+    return lambda what, took_ms: lines.append(f"{what}: {took_ms:.0f} ms")
+
+
+@pytest.fixture(scope="session")
+def lab_is_possible() -> None:
+    """Skips with the reason where there cannot be a lab."""
     obstacle = find_obstacle()
     if obstacle is not None:
         pytest.skip(f"virtual machines: {obstacle}")
 
 
 @pytest.fixture(scope="module")
-def lab(_lab_is_possible: None) -> Iterator[Lab]:
+def lab(lab_is_possible: None) -> Iterator[Lab]:
     """An empty lab; the module's own fixtures add machines to it."""
     with Lab() as made:
         yield made

@@ -118,7 +118,7 @@ def test_writer_waits_and_finishes_when_the_nfs_server_loses_power_and_returns(l
     assert server.read("hard/late") == "late\n"
 
 
-def test_killed_run_leaves_no_process_and_its_directory_to_the_next_lab():
+def test_killed_run_leaves_no_process_and_its_directory_to_the_next_lab(lab_is_possible):
     program = (
         "from tests.cluster.lab.lab import Lab\n"
         "lab = Lab()\n"
@@ -128,7 +128,11 @@ def test_killed_run_leaves_no_process_and_its_directory_to_the_next_lab():
         "input()\n"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as run:
         assert run.stdout is not None
         directory = Path(run.stdout.readline().strip())

@@ -61,6 +61,10 @@ class Machine(Protocol):
     def disks(self) -> tuple[str, ...]:
         """Device nodes of its extra disks; their content outlives the machine's power."""
 
+    @property
+    def is_on(self) -> bool:
+        """Whether it was started and not halted or cut since."""
+
     def start(self) -> None:
         """Switch on and wait until commands can be run; the root file system is fresh each time."""
 

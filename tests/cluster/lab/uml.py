@@ -86,6 +86,11 @@ class UmlMachine:
         """What the kernel and the boot scripts said."""
         return self._directory / "console.log"
 
+    @property
+    def is_on(self) -> bool:
+        """Whether it has power."""
+        return self._power is not None
+
     def start(self) -> None:
         """Boot and wait for the agent. Raises `MachineLost`, `CommandTimedOut`."""
         if self._power is not None:

@@ -1,0 +1,254 @@
+"""The role of a VM that runs volagent: the daemon of this checkout on a machine, and its API.
+
+The root and state directories lie on the machine's first disk, as on a real VM, so they outlive a
+power cut; the run directory lies in memory. The daemon runs as it would under systemd, in the
+machine's own mount namespace.
+"""
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.lab.machine import Machine
+
+Json = dict[str, Any]
+
+_CHECKOUT = Path(__file__).parents[3]
+_CLIENT = Path(__file__).parent / "guest" / "api.py"
+_DATA = "/data"
+_ROOT = f"{_DATA}/kubelet"
+_RUN = "/run/volagent"
+_SOCKET = f"{_RUN}/volagent.sock"
+_LOG = "/run/volagent.log"
+_PID = "/run/volagent.pid"
+_START_TIMEOUT_S = 60.0
+_PLURALS = {
+    "Pod": "pods",
+    "Secret": "secrets",
+    "ConfigMap": "configmaps",
+    "PersistentVolume": "persistentvolumes",
+    "PersistentVolumeClaim": "persistentvolumeclaims",
+}
+_CLUSTER_WIDE = {"PersistentVolume"}
+
+_MOUNT_DATA = """
+mkdir -p {data}
+mountpoint -q {data} || {{
+  blkid {disk} >/dev/null || mkfs.ext4 -q {disk}
+  mount {disk} {data}
+}}
+"""
+_START = """
+cd /
+setsid {checkout}/.venv/bin/volagent run --root-dir {root} --state-dir {data}/volagent \
+  --run-dir {run} --node-name {name} {more} </dev/null >>{log} 2>&1 &
+echo $! >{pid}
+"""
+_WAIT_ENDED = "while kill -0 $pid 2>/dev/null; do sleep 0.05; done"
+
+
+class ApiFailed(Exception):
+    """The API answered with an error, or not in time; the message has the answer and the log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One mount below the root directory, from the machine's mount table."""
+
+    mount_id: int
+    device: str
+    point: str
+    fs_type: str
+    options: frozenset[str]
+    """Of the mount and of the file system together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Awaited:
+    """A wait that ended well."""
+
+    took_ms: float
+    body: Any
+
+
+class VolagentNode:
+    """volagent on a machine; `start` may be called again after `kill`, `stop` or a new boot."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.data = _DATA
+        self._requests = itertools.count()
+
+    def start(self, *options: str) -> Awaited:
+        """Start the daemon and wait until `/readyz` says 200."""
+        self.machine.run(_MOUNT_DATA.format(data=_DATA, disk=self.machine.disks[0]))
+        self.machine.run(
+            _START.format(
+                checkout=_CHECKOUT, root=_ROOT, data=_DATA, run=_RUN, name=self.machine.name,
+                log=_LOG, pid=_PID, more=" ".join(options),
+            )
+        )  # fmt: skip
+        return self._until("/readyz", "serving", _START_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """`kill -9`, and wait until it is gone."""
+        self.machine.run(f"pid=$(cat {_PID}); kill -KILL $pid; {_WAIT_ENDED}")
+
+    def stop(self) -> None:
+        """SIGTERM, and wait until it has ended."""
+        self.machine.run(f"pid=$(cat {_PID}); kill -TERM $pid; {_WAIT_ENDED}")
+
+    def call(self, method: str, path: str, body: Json | None = None) -> Any:
+        """One request; the answer's document. Raises `ApiFailed` for a status of 300 or above."""
+        (answer,) = self._ask([{"do": "call", "method": method, "path": path, "body": body}])
+        return self._good(answer, f"{method} {path}")
+
+    def declare(self, *objects: Json) -> list[Json]:
+        """Create objects in this order; returns them as the API answered."""
+        answers = self._ask(
+            {"do": "call", "method": "POST", "path": _collection(each), "body": each}
+            for each in objects
+        )
+        return [
+            self._good(answer, f"create {each['kind']} {each['metadata']['name']}")
+            for each, answer in zip(objects, answers, strict=True)
+        ]
+
+    def declare_ready(self, pod: Json, *, within_s: float = 30.0) -> Awaited:
+        """Create a pod and wait until its volumes are ready; the time is of both together."""
+        created, ready = self._ask(
+            [
+                {"do": "call", "method": "POST", "path": _collection(pod), "body": pod},
+                {"do": "until", "path": _path(pod), "is": "ready", "within_s": within_s},
+            ],
+            within_s,
+        )
+        self._good(created, "create pod")
+        awaited = self._held(ready, "pod ready", _path(pod))
+        return Awaited(created["took_ms"] + awaited.took_ms, awaited.body)
+
+    def wait_ready(self, pod: Json, *, within_s: float = 30.0) -> Awaited:
+        """Wait until a pod's volumes are ready."""
+        return self._until(_path(pod), "ready", within_s)
+
+    def wait_unready(self, pod: Json, *, within_s: float = 30.0) -> Awaited:
+        """Wait until the node says that a pod's volumes are not ready."""
+        return self._until(_path(pod), "unready", within_s)
+
+    def wait_gone(self, document: Json, *, within_s: float = 30.0) -> Awaited:
+        """Wait until an object does not exist any more."""
+        return self._until(_path(document), "gone", within_s)
+
+    def delete(self, document: Json) -> None:
+        """Ask for an object's deletion."""
+        self.call("DELETE", _path(document))
+
+    def delete_gone(self, *documents: Json, within_s: float = 30.0) -> Awaited:
+        """Delete objects and wait until the last of them is gone."""
+        requests: list[Json] = [
+            {"do": "call", "method": "DELETE", "path": _path(each)} for each in documents
+        ]
+        requests += [
+            {"do": "until", "path": _path(each), "is": "gone", "within_s": within_s}
+            for each in documents
+        ]
+        answers = self._ask(requests, within_s * len(documents))
+        for each, answer in zip(documents, answers[len(documents) :], strict=True):
+            self._held(answer, "object gone", _path(each))
+        return Awaited(sum(answer["took_ms"] for answer in answers), None)
+
+    def explain(self, pod: Json) -> Json:
+        """What `volagent explain` shows for a pod."""
+        namespace, name = _namespace(pod), pod["metadata"]["name"]
+        answer: Json = self.call(
+            "GET", f"/apis/node.volagent.dev/v1/explain/namespaces/{namespace}/pods/{name}"
+        )
+        return answer
+
+    def uid(self, pod: Json) -> str:
+        """The pod's uid."""
+        return str(self.call("GET", _path(pod))["metadata"]["uid"])
+
+    def pod_directory(self, pod: Json) -> str:
+        """The pod's directory below the root."""
+        return f"{_ROOT}/pods/{self.uid(pod)}"
+
+    def volume(self, pod: Json, kind: str, name: str) -> str:
+        """A pod's directory of a volume; `kind` as on disk (`kubernetes.io~nfs`)."""
+        return f"{self.pod_directory(pod)}/volumes/{kind}/{name}"
+
+    def mounts(self) -> list[Mount]:
+        """Every mount below the root directory, in the kernel's order."""
+        table = self.machine.run(f"grep -F ' {_ROOT}/' /proc/self/mountinfo || true").out
+        return [_parse_mount(line) for line in table.splitlines()]
+
+    def leftovers(self) -> list[str]:
+        """What is below the directory of pods, deepest last; empty when all are gone."""
+        return self.machine.run(f"find {_ROOT}/pods -mindepth 1").out.splitlines()
+
+    def log(self) -> str:
+        """The daemon's log, its end."""
+        return self.machine.run(f"tail -n 60 {_LOG}", check=False).out
+
+    def _until(self, path: str, wish: str, within_s: float) -> Awaited:
+        (answer,) = self._ask(
+            [{"do": "until", "path": path, "is": wish, "within_s": within_s}], within_s
+        )
+        return self._held(answer, wish, path)
+
+    def _ask(self, requests: "Sequence[Json] | Any", within_s: float = 0.0) -> list[Json]:
+        file = f"/run/request-{next(self._requests)}.json"
+        self.machine.put_file(file, json.dumps(list(requests)))
+        said = self.machine.run(
+            f"python3 -I -S {_CLIENT} {_SOCKET} {file}", timeout_s=60.0 + within_s, check=False
+        )
+        if said.code != 0:
+            raise ApiFailed(f"{said.err}\n--- daemon\n{self.log()}")
+        answers: list[Json] = json.loads(said.out)
+        return answers
+
+    def _good(self, answer: Json, what: str) -> Json:
+        if answer["code"] >= 300:
+            raise ApiFailed(f"{self.machine.name}: {what}: {answer['code']} {answer['body']}")
+        body: Json = answer["body"]
+        return body
+
+    def _held(self, answer: Json, wish: str, path: str) -> Awaited:
+        if not answer["held"]:
+            body = answer["body"]
+            shown = body.get("status", body) if isinstance(body, dict) else body
+            raise ApiFailed(
+                f"{self.machine.name}: {path} is not {wish}: {shown}\n--- daemon\n{self.log()}"
+            )
+        return Awaited(answer["took_ms"], answer["body"])
+
+
+def _namespace(document: Json) -> str:
+    return str(document["metadata"].get("namespace", "default"))
+
+
+def _collection(document: Json) -> str:
+    plural = _PLURALS[document["kind"]]
+    if document["kind"] in _CLUSTER_WIDE:
+        return f"/api/v1/{plural}"
+    return f"/api/v1/namespaces/{_namespace(document)}/{plural}"
+
+
+def _path(document: Json) -> str:
+    return f"{_collection(document)}/{document['metadata']['name']}"
+
+
+def _parse_mount(line: str) -> Mount:
+    own, _, of_file_system = line.partition(" - ")
+    mount_id, _, device, _, point, options, *_ = own.split()
+    fs_type, _, super_options = of_file_system.split(" ", 2)
+    return Mount(
+        int(mount_id),
+        device,
+        point,
+        fs_type,
+        frozenset([*options.split(","), *super_options.split(",")]),
+    )

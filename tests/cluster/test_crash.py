@@ -1,0 +1,181 @@
+"""A daemon that is killed and a machine that loses its power: nothing is lost, nothing done twice.
+
+The machine's kernel is 6.1: without `statmount` and without mount events from fanotify, so
+recovery and drift repair stand on `/proc/self/mountinfo` here.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.cluster import manifests
+from tests.cluster.lab.lab import Lab
+from tests.cluster.lab.nfs_server import NfsServer
+from tests.cluster.lab.node import Json, VolagentNode
+from tests.cluster.lab.uml import Hardware
+
+NFS = "kubernetes.io~nfs"
+EMPTY_DIR = "kubernetes.io~empty-dir"
+SECRET = "kubernetes.io~secret"
+CSI = "kubernetes.io~csi"
+IMAGE_MIB = 64
+
+
+@dataclass(frozen=True)
+class World:
+    """A pod with a volume of every sort, ready, with a file in each that can be written."""
+
+    node: VolagentNode
+    pod: Json
+    written: tuple[str, ...]
+    """The files, relative to the pod's directory of volumes, that outlive the daemon."""
+
+    def read_all(self) -> list[str]:
+        root = f"{self.node.pod_directory(self.pod)}/volumes"
+        files = " ".join(f"{root}/{file}" for file in self.written)
+        return self.node.machine.run(f"cat {files}").out.splitlines()
+
+
+@pytest.fixture(scope="module")
+def machines(lab: Lab) -> tuple[NfsServer, VolagentNode]:
+    export = lab.add_machine("nfs", Hardware(disks_mib=(64,)))
+    node = VolagentNode(lab.add_machine("node", Hardware(memory_mib=640, disks_mib=(384,))))
+    lab.start_all()
+    server = NfsServer(export, export.disks[0])
+    server.serve()
+    server.make_directory("shared")
+    node.start()
+    return server, node
+
+
+@pytest.fixture
+def world(machines: tuple[NfsServer, VolagentNode]) -> Iterator[World]:
+    server, node = machines
+    volume, claim = manifests.bound_pair(
+        "image",
+        manifests.image_source(f"{node.data}/image.img"),
+        access_mode="ReadWriteOnce",
+        capacity=f"{IMAGE_MIB}Mi",
+    )
+    token = manifests.secret("token", key="secret value")
+    pod = manifests.pod(
+        "whole",
+        [
+            manifests.claim_volume("image", "image"),
+            manifests.nfs("shared", server.address, server.path("shared")),
+            {"name": "token", "secret": {"secretName": "token"}},
+            manifests.scratch("memory", "Memory"),
+            manifests.scratch("disk"),
+        ],
+    )
+    node.declare(volume, claim, token)
+    node.declare_ready(pod)
+    written = (
+        f"{CSI}/pv-image/mount/note",
+        f"{NFS}/shared/note",
+        f"{EMPTY_DIR}/memory/note",
+        f"{EMPTY_DIR}/disk/note",
+    )
+    root = f"{node.pod_directory(pod)}/volumes"
+    for file in written:
+        node.machine.run(f"echo {file} >{root}/{file}; sync {root}/{file}")
+    yield World(node, pod, written)
+    node.delete_gone(pod)
+    node.delete_gone(claim)
+    node.delete_gone(volume, token)
+    assert node.mounts() == []
+    assert node.leftovers() == []
+    assert node.machine.run("losetup --list --noheadings").out == ""
+    node.machine.run(f"rm {node.data}/image.img")
+
+
+def describe_image(node: VolagentNode) -> str:
+    """What changes when the image is formatted or mounted once more."""
+    return node.machine.run(
+        f"dumpe2fs -h {node.data}/image.img 2>/dev/null | grep -E 'UUID|created|Mount count'"
+    ).out
+
+
+def test_killed_daemon_remounts_nothing_and_loses_nothing(
+    world: World, figure: Callable[[str, float], None]
+):
+    node = world.node
+    mounts, image, loops = node.mounts(), describe_image(node), list_loops(node)
+    node.kill()
+    figure("daemon ready after kill -9, 5 volumes", node.start().took_ms)
+    node.wait_ready(world.pod)
+    assert node.mounts() == mounts
+    assert describe_image(node) == image
+    assert list_loops(node) == loops
+    assert world.read_all() == list(world.written)
+
+
+def test_stopped_daemon_leaves_the_volumes_to_their_pods(world: World):
+    node = world.node
+    mounts = node.mounts()
+    node.stop()
+    assert node.mounts() == mounts
+    assert world.read_all() == list(world.written)
+    node.start()
+    node.wait_ready(world.pod)
+    assert node.mounts() == mounts
+
+
+def test_pod_deleted_while_the_daemon_is_dead_is_taken_down_after_its_return(world: World):
+    node = world.node
+    node.delete(world.pod)
+    node.kill()
+    node.start()
+    node.wait_gone(world.pod)
+    assert node.mounts() == []
+    assert node.leftovers() == []
+    node.declare_ready(world.pod)
+    assert node.machine.run(f"cat {node.volume(world.pod, CSI, 'pv-image')}/mount/note").out == (
+        f"{world.written[0]}\n"
+    )
+
+
+def test_power_cut_loses_no_synced_data_and_formats_nothing_twice(
+    world: World, figure: Callable[[str, float], None]
+):
+    node = world.node
+    uid = node.uid(world.pod)
+    identity = describe_image(node).splitlines()[0]
+    node.machine.power_cut()
+    node.machine.start()
+    figure("daemon ready after a power cut", node.start().took_ms)
+    node.wait_ready(world.pod)
+    assert node.uid(world.pod) == uid
+    assert describe_image(node).splitlines()[0] == identity
+    assert len(list_loops(node)) == 1
+    image = f"{node.volume(world.pod, CSI, 'pv-image')}/mount/note"
+    shared = f"{node.volume(world.pod, NFS, 'shared')}/note"
+    secret = f"{node.volume(world.pod, SECRET, 'token')}/key"
+    assert node.machine.run(f"cat {image} {shared} {secret}").out == (
+        f"{world.written[0]}\n{world.written[1]}\nsecret value"
+    )
+
+
+@pytest.mark.parametrize("volume", [f"{EMPTY_DIR}/memory", f"{SECRET}/token", f"{NFS}/shared"])
+def test_volume_is_mounted_again_when_somebody_unmounts_it(
+    world: World, volume: str, figure: Callable[[str, float], None]
+):
+    node = world.node
+    point = f"{node.pod_directory(world.pod)}/volumes/{volume}"
+    took = node.machine.run(
+        f"""
+        umount {point}
+        start=$(date +%s%N)
+        deadline=$((SECONDS + 20))
+        until grep -qF ' {point} ' /proc/self/mountinfo; do ((SECONDS < deadline)); done
+        echo $((($(date +%s%N) - start) / 1000))
+        """
+    )
+    figure(f"{volume} mounted again after a hand-made unmount, Linux 6.1", int(took.out) / 1000)
+    node.wait_ready(world.pod)
+    assert [mount.point for mount in node.mounts()].count(point) == 1
+
+
+def list_loops(node: VolagentNode) -> list[str]:
+    return node.machine.run("losetup --list --noheadings --output NAME,BACK-FILE").out.splitlines()
