@@ -44,8 +44,8 @@ check: lint  ## lint, types, import contracts and the quick tests; what to run b
 lint: setup
 	@$(bin)/ruff check .
 	@$(bin)/ruff format --check --quiet . || { $(bin)/ruff format --check .; exit 1; }
-	@$(bin)/mypy
-	@$(bin)/lint-imports --no-logo 2>/dev/null || $(bin)/lint-imports
+	@$(bin)/mypy --package volagent --package tests.cluster.lab
+	@$(bin)/lint-imports --no-logo
 
 .PHONY: format
 format: setup  ## format the code, mend what ruff can mend
