@@ -56,11 +56,18 @@ class PersistentVolumeClaimSpec(View, frozen=True):
     selector: dict[str, Any] | None = None
 
 
+class ClaimStatus(PhaseStatus, frozen=True):
+    """`status` of a claim: what it got."""
+
+    access_modes: list[str] | None = None
+    capacity: dict[str, str | int] | None = None
+
+
 class PersistentVolumeClaim(TypedObject, frozen=True):
     """A PersistentVolumeClaim."""
 
     spec: PersistentVolumeClaimSpec = PersistentVolumeClaimSpec()
-    status: PhaseStatus = PhaseStatus()
+    status: ClaimStatus = ClaimStatus()
 
 
 class Secret(TypedObject, frozen=True):

@@ -1,4 +1,4 @@
-"""One process per state directory: an flock that dies with its holder.
+"""One process per directory: an flock that dies with its holder.
 
 The lock is the file's, not its content's: the pid inside only serves the message.
 """
@@ -23,7 +23,7 @@ class DirectoryLock:
             self.release()
             raise AlreadyRunning(
                 f"{directory} is in use by process {holder or 'unknown'}: "
-                "stop it, or give this one another --state-dir"
+                "stop that one, or give this one another directory"
             ) from None
         os.ftruncate(self._fd, 0)
         os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
