@@ -10,6 +10,7 @@ outside its directory. Plain calls on a small local directory: microseconds, on 
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -23,6 +24,7 @@ from volagent.runtime.contract import DeviceSpec, OciMount
 CDI_VERSION = "0.5.0"
 """What podman 4.3 reads (device nodes with a `hostPath` are new in it)."""
 KIND = "volagent.dev/pod"
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 _PREFIX, _SUFFIX = "volagent.dev-pod-", ".json"
 
 Handed = tuple[tuple[OciMount, ...], tuple[DeviceSpec, ...]]
@@ -79,7 +81,6 @@ class CdiDirectory:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._made = False
         self._written: dict[str, tuple[PodUid, int]] = {}
         """By device name: whose file it is, and a hash of what is in it."""
 
@@ -133,15 +134,17 @@ class CdiDirectory:
             return False
 
     def _replace(self, name: str, content: bytes) -> None:
-        if not self._made:
-            os.makedirs(self._path, mode=0o755, exist_ok=True)
-            self._made = True
         # A leading dot and no .json at the end: CDI readers do not take it for a file of theirs.
         draft = f"{self._path}/.{_PREFIX}{name}"
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+        try:
+            descriptor = os.open(draft, _NEW_FILE, 0o644)
+        except FileNotFoundError:
+            os.makedirs(self._path, mode=0o755, exist_ok=True)
+            descriptor = os.open(draft, _NEW_FILE, 0o644)
         try:
             os.fchmod(descriptor, 0o644)  # whatever the umask
-            os.write(descriptor, content)
+            if os.write(descriptor, content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), draft)
         finally:
             os.close(descriptor)
         os.rename(draft, self._file(name))

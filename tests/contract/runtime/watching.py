@@ -1,0 +1,46 @@
+"""Waiting for what a runtime tells, without sleeping."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+WITHIN_S = 30.0
+
+
+class Watcher:
+    """Collects what `follow` says."""
+
+    def __init__(self) -> None:
+        self.told: list[Any] = []
+        self._news = asyncio.Event()
+
+    def __call__(self, pod: Any) -> None:
+        self.told.append(pod)
+        self._news.set()
+
+    async def until(self, holds: Callable[[], Awaitable[Any]]) -> Any:
+        """The first true answer of `holds`, asked again with everything that is told."""
+        async with asyncio.timeout(WITHIN_S):
+            while True:
+                self._news.clear()
+                answer = await holds()
+                if answer:
+                    return answer
+                await self._news.wait()
+
+
+@asynccontextmanager
+async def following(*loops):
+    """Runs `loop(watcher)` for each of the given while the block runs; they have connected."""
+    watcher = Watcher()
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(loop(watcher)) for loop in loops]
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                while not watcher.told:
+                    await watcher._news.wait()
+            yield watcher
+        finally:
+            for task in tasks:
+                task.cancel()
