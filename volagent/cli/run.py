@@ -45,6 +45,6 @@ def run(config: str | None, listen: tuple[str, ...], **given: Any) -> int:  # fm
         settings = load_settings(config, overrides)
     except SettingsError as error:
         raise UsageError(f"cannot read settings: {error}", hint=error.hint) from error
-    from volagent import daemon  # the daemon's imports are not for those who only want --help
+    from volagent.daemon import run as run_daemon  # much to load for one who wants --help
 
-    return daemon.run(settings)
+    return run_daemon(settings)
