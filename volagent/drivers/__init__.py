@@ -10,6 +10,7 @@ from volagent.drivers.api_backed import make_api_backed_drivers
 from volagent.drivers.contract import Driver, DriverName, DriverTable
 from volagent.drivers.empty_dir import EmptyDirDriver
 from volagent.drivers.host_path import HostPathDriver
+from volagent.drivers.layout import Layout
 from volagent.host.contract import Host
 from volagent.objects.volumes import POD_SOURCES, PV_SOURCES
 
@@ -24,7 +25,14 @@ def choose_driver(kind: str, body: Mapping[str, Any]) -> DriverName:
     return DriverName(str(body["driver"]) if kind == "csi" else _NAMES[kind])
 
 
-def make_drivers(host: Host) -> DriverTable:
+def make_drivers(
+    host: Host,
+    layout: Layout,
+    *,
+    image_dir: str,
+    nfs_mount_timeout_s: float,
+    nfs_unmount_timeout_s: float,
+) -> DriverTable:
     """Every driver of this node, by name."""
     drivers: tuple[Driver, ...] = (
         EmptyDirDriver(host),
