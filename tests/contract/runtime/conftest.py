@@ -20,11 +20,11 @@ REAL = pytest.param("podman", marks=[pytest.mark.podman, pytest.mark.root])
 
 
 @pytest.fixture(scope="session")
-def podman_service() -> Iterator[PodmanService]:
+def podman_service(_scratch_root: Path) -> Iterator[PodmanService]:
     lack = find_lack()
     if lack:
         pytest.skip(lack)
-    root = Path(tempfile.mkdtemp(prefix="volagent-podman-"))
+    root = Path(tempfile.mkdtemp(prefix="podman-", dir=_scratch_root))
     service = PodmanService(root)
     try:
         service.start()

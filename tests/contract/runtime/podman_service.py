@@ -16,6 +16,9 @@ from pathlib import Path
 IMAGE = "localhost/volagent-test:1"
 _TOOLS = ("podman", "runc", "conmon", "busybox", "unshare", "setpriv")
 _APPLETS = ("sh", "true", "false", "cat", "echo", "id", "sleep", "ls", "touch", "pwd", "env", "dd")
+_OWN_RUN = """
+mount -t tmpfs tmpfs /run && mkdir /run/cdi && mount --bind "$0" /run/cdi && exec "$@"
+"""
 _STARTS_WITHIN_S = 20.0
 _CONFIG = """
 [containers]
@@ -56,6 +59,9 @@ class PodmanService:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.socket = str(root / "podman.sock")
+        self.cdi = root / "cdi"
+        """What podman sees as /run/cdi."""
+        self.cdi.mkdir()
         (root / "containers.conf").write_text(_CONFIG)
         self._environment = {**os.environ, "CONTAINERS_CONF": str(root / "containers.conf")}
         self._process: subprocess.Popen[bytes] | None = None
@@ -106,7 +112,7 @@ class PodmanService:
                    "--tmpdir", f"{self.root}/tmp", "--storage-driver", "vfs"]  # fmt: skip
         fence = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork",
                  "--kill-child", "--mount-proc"]  # fmt: skip
-        return [*fence, "podman", *options, *arguments]
+        return [*fence, "sh", "-c", _OWN_RUN, str(self.cdi), "podman", *options, *arguments]
 
     def _make_image(self) -> Path:
         archive = self.root / "image.tar"

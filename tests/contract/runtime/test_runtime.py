@@ -69,7 +69,7 @@ async def test_start_succeeds_when_it_runs_already(bench):
     ("command", "exit_code"), [(programs.ENDS_AT_ONCE, 0), (programs.FAILS_AT_ONCE, 3)]
 )
 async def test_end_of_a_container_is_told_with_its_exit_code(bench, command, exit_code):
-    async with following(bench.runtime.follow) as watcher:
+    async with following(lambda watcher: [bench.runtime.follow(watcher)]) as watcher:
         container_id = await run(bench, *command)
         state = await until_ended(bench, watcher, container_id)
         assert state.exit_code == exit_code
@@ -82,14 +82,14 @@ async def test_end_of_a_container_is_told_with_its_exit_code(bench, command, exi
 
 
 async def test_container_ends_when_it_is_asked_to(bench):
-    async with following(bench.runtime.follow) as watcher:
+    async with following(lambda watcher: [bench.runtime.follow(watcher)]) as watcher:
         container_id = await run(bench, *programs.ENDS_WHEN_ASKED)
         await bench.runtime.stop_container(container_id, kill=False)
         assert (await until_ended(bench, watcher, container_id)).exit_code is not None
 
 
 async def test_container_that_ignores_the_signal_runs_on_until_it_is_killed(bench):
-    async with following(bench.runtime.follow) as watcher:
+    async with following(lambda watcher: [bench.runtime.follow(watcher)]) as watcher:
         container_id = await run(bench, *programs.ENDS_WHEN_KILLED)
         await bench.runtime.stop_container(container_id, kill=False)
         assert (await bench.state_of(container_id)).stage is Stage.RUNNING
@@ -98,7 +98,7 @@ async def test_container_that_ignores_the_signal_runs_on_until_it_is_killed(benc
 
 
 async def test_stop_succeeds_when_the_container_has_ended_or_is_gone(bench):
-    async with following(bench.runtime.follow) as watcher:
+    async with following(lambda watcher: [bench.runtime.follow(watcher)]) as watcher:
         container_id = await run(bench, *programs.ENDS_AT_ONCE)
         await until_ended(bench, watcher, container_id)
     await bench.runtime.stop_container(container_id, kill=False)

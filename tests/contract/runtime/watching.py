@@ -1,7 +1,7 @@
 """Waiting for what a runtime tells, without sleeping."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -31,15 +31,17 @@ class Watcher:
 
 
 @asynccontextmanager
-async def following(*loops):
-    """Runs `loop(watcher)` for each of the given while the block runs; they have connected."""
+async def following(make_loops: Callable[[Watcher], Sequence[Coroutine[Any, Any, None]]]):
+    """Runs the loops that are made for a watcher while the block runs; one has told something."""
     watcher = Watcher()
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(loop(watcher)) for loop in loops]
+        tasks = [group.create_task(loop) for loop in make_loops(watcher)]
         try:
-            async with asyncio.timeout(WITHIN_S):
-                while not watcher.told:
-                    await watcher._news.wait()
+
+            async def connected():
+                return watcher.told
+
+            await watcher.until(connected)
             yield watcher
         finally:
             for task in tasks:
