@@ -1,10 +1,90 @@
 """Defaults and rules of every kind: what a document must be before it is stored.
 
 `prepare_create` and `prepare_update` are pure: they return a new document (sharing what did not
-change) and never write into their arguments. The rules of each kind are in `validate_<kind>.py`.
+change) and never write into their arguments. The rules of each kind are in `validate_<what>.py`.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from volagent.objects import defaults
+from volagent.objects.field_errors import FieldError, InvalidObject
 from volagent.objects.meta import Document
+from volagent.objects.pod import Pod
+from volagent.objects.reading import read_view
+from volagent.objects.storage import ConfigMap, PersistentVolume, PersistentVolumeClaim
+from volagent.objects.validate_cluster import (
+    GivenEvent,
+    GivenNamespace,
+    GivenNode,
+    GivenObject,
+    GivenServiceAccount,
+    validate_event,
+    validate_namespace,
+    validate_node,
+    validate_object,
+    validate_service_account,
+)
+from volagent.objects.validate_config import (
+    GivenSecret,
+    strip_base64,
+    validate_config_map,
+    validate_config_map_change,
+    validate_secret,
+    validate_secret_change,
+)
+from volagent.objects.validate_pod import validate_pod, validate_pod_change
+from volagent.objects.validate_storage import (
+    validate_claim,
+    validate_claim_change,
+    validate_volume,
+    validate_volume_change,
+)
+
+
+def _allow(_old: Document, _new: Document) -> list[FieldError]:
+    """Everything may change."""
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What is done with the documents of one kind."""
+
+    view: type[Any]
+    validate: Callable[[Any, Document], list[FieldError]]
+    default: Callable[[Document], Document] = defaults.keep
+    validate_change: Callable[[Document, Document], list[FieldError]] = _allow
+    base64_field: str = ""
+    assigned_field: str = ""
+    """A member of `spec` that others set; an update that leaves it out keeps it."""
+
+
+_RULES = {
+    "Pod": _Rules(
+        Pod, validate_pod, defaults.default_pod, validate_pod_change, assigned_field="nodeName"
+    ),
+    "PersistentVolume": _Rules(
+        PersistentVolume, validate_volume, defaults.default_volume, validate_volume_change
+    ),
+    "PersistentVolumeClaim": _Rules(
+        PersistentVolumeClaim, validate_claim, defaults.default_claim, validate_claim_change,
+        assigned_field="volumeName",
+    ),
+    "Secret": _Rules(
+        GivenSecret, validate_secret, defaults.default_secret, validate_secret_change, "data"
+    ),
+    "ConfigMap": _Rules(
+        ConfigMap, validate_config_map, validate_change=validate_config_map_change,
+        base64_field="binaryData",
+    ),
+    "Node": _Rules(GivenNode, validate_node, defaults.default_node),
+    "Namespace": _Rules(GivenNamespace, validate_namespace),
+    "Event": _Rules(GivenEvent, validate_event),
+    "ServiceAccount": _Rules(GivenServiceAccount, validate_service_account),
+}  # fmt: skip
+_OTHER = _Rules(GivenObject, validate_object)
 
 
 def prepare_create(kind: str, document: Document) -> Document:
@@ -12,12 +92,36 @@ def prepare_create(kind: str, document: Document) -> Document:
 
     Raises `InvalidObject`, `MalformedObject`.
     """
-    return document
+    return _prepare(kind, _RULES.get(kind, _OTHER), document)
 
 
 def prepare_update(kind: str, old: Document, new: Document, *, subresource: str = "") -> Document:
     """The document that replaces `old`, with defaults filled in.
 
-    Raises `InvalidObject`, `MalformedObject`, `RefusedChange`.
+    Of a sub-resource only the types are checked: what is outside it has not changed. Raises
+    `InvalidObject`, `MalformedObject`, `RefusedChange`.
     """
+    rules = _RULES.get(kind, _OTHER)
+    if subresource:
+        read_view(new, rules.view)
+        return new
+    name = rules.assigned_field
+    if name and old["spec"].get(name):
+        spec = new.get("spec")
+        if isinstance(spec, dict) and not spec.get(name):
+            new = {**new, "spec": {**spec, name: old["spec"][name]}}
+    new = _prepare(kind, rules, new)
+    errors = rules.validate_change(old, new)
+    if errors:
+        raise InvalidObject(kind, new["metadata"]["name"], errors)
     return new
+
+
+def _prepare(kind: str, rules: _Rules, document: Document) -> Document:
+    if rules.base64_field:
+        document = strip_base64(document, rules.base64_field)
+    view = read_view(document, rules.view)
+    errors = rules.validate(view, document)
+    if errors:
+        raise InvalidObject(kind, view.metadata.name, errors)
+    return rules.default(document)

@@ -1,0 +1,311 @@
+"""Rules for PersistentVolumes and PersistentVolumeClaims, new and changed.
+
+Source: Kubernetes `pkg/apis/core/validation/validation.go`; what it refuses by admission (growing a
+claim whose class cannot) is a `RefusedChange`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from volagent.objects.field_errors import (
+    FieldError,
+    RefusedChange,
+    forbidden,
+    invalid,
+    not_supported,
+    required,
+)
+from volagent.objects.meta import Document, SecretReference, View
+from volagent.objects.names import check_absolute_path, check_subdomain
+from volagent.objects.quantities import Amount, sign_of
+from volagent.objects.quantity import parse_quantity
+from volagent.objects.reading import read_optional
+from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
+from volagent.objects.validate_meta import validate_metadata
+from volagent.objects.validate_volumes import (
+    validate_driver_name,
+    validate_host_path,
+    validate_nfs,
+)
+from volagent.objects.volumes import PV_SOURCES, CSISource, LocalSource, OtherSources
+
+ACCESS_MODES = frozenset({"ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"})
+VOLUME_MODES = frozenset({"Filesystem", "Block"})
+RECLAIM_POLICIES = frozenset({"Retain", "Delete", "Recycle"})
+_OPERATORS = frozenset({"In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"})
+_OTHER_SOURCES = frozenset(f.encode_name for f in msgspec.structs.fields(OtherSources))
+_CLAIM_MUTABLE = (
+    "spec is immutable after creation except resources.requests and volumeAttributesClassName for"
+    " bound claims"
+)
+
+
+class _Requirement(View, frozen=True):
+    key: str = ""
+    operator: str = ""
+    values: list[str] | None = None
+
+
+class _Term(View, frozen=True):
+    match_expressions: list[_Requirement] | None = None
+    match_fields: list[_Requirement] | None = None
+
+
+class _NodeSelector(View, frozen=True):
+    node_selector_terms: list[_Term] | None = None
+
+
+class _NodeAffinity(View, frozen=True):
+    required: _NodeSelector | None = None
+
+
+class _LabelSelector(View, frozen=True):
+    match_labels: dict[str, str] | None = None
+    match_expressions: list[_Requirement] | None = None
+
+
+def validate_volume(volume: PersistentVolume, document: Document) -> list[FieldError]:
+    """What is wrong with a PersistentVolume; `document` is the same as given."""
+    errors = validate_metadata(volume.metadata, namespaced=False)
+    spec, raw = volume.spec, document.get("spec") or {}
+    errors += _validate_capacity(spec.capacity)
+    errors += _validate_access_modes(spec.access_modes, "spec.accessModes")
+    errors += _validate_volume_mode(spec.volume_mode)
+    policy = spec.persistent_volume_reclaim_policy
+    if policy and policy not in RECLAIM_POLICIES:
+        field = "spec.persistentVolumeReclaimPolicy"
+        errors.append(not_supported(field, policy, RECLAIM_POLICIES))
+    errors += _validate_class(spec.storage_class_name)
+    errors += _validate_pv_source(volume, raw)
+    affinity = read_optional(raw, "nodeAffinity", _NodeAffinity, "spec.nodeAffinity")
+    if affinity is not None:
+        errors += _validate_affinity(affinity)
+    elif spec.local is not None:
+        errors.append(required("spec.nodeAffinity", "Local volume requires node affinity"))
+    for index, option in enumerate(spec.mount_options or ()):
+        if "\0" in option or "\n" in option:
+            text = "must not contain control characters"
+            errors.append(invalid(f"spec.mountOptions[{index}]", option, text))
+    return errors
+
+
+def _validate_capacity(capacity: dict[str, Any] | None) -> list[FieldError]:
+    if not capacity:
+        return [required("spec.capacity")]
+    if set(capacity) != {"storage"}:
+        return [not_supported("spec.capacity", ",".join(sorted(capacity)), ("storage",))]
+    return _validate_positive(capacity["storage"], "spec.capacity[storage]")
+
+
+def _validate_positive(amount: Amount, field: str) -> list[FieldError]:
+    if sign_of(amount, field) > 0:
+        return []
+    return [invalid(field, str(amount), "must be greater than zero")]
+
+
+def _validate_access_modes(modes: Sequence[str] | None, field: str) -> list[FieldError]:
+    if not modes:
+        return [required(field, "at least 1 access mode is required")]
+    errors = [
+        not_supported(field, mode, ACCESS_MODES) for mode in modes if mode not in ACCESS_MODES
+    ]
+    if "ReadWriteOncePod" in modes and len(set(modes)) > 1:
+        text = "may not use ReadWriteOncePod with other access modes"
+        errors.append(forbidden(field, text))
+    return errors
+
+
+def _validate_volume_mode(mode: str | None) -> list[FieldError]:
+    if mode is None or mode in VOLUME_MODES:
+        return []
+    return [not_supported("spec.volumeMode", mode, VOLUME_MODES)]
+
+
+def _validate_class(name: str | None) -> list[FieldError]:
+    if not name:
+        return []
+    return [invalid("spec.storageClassName", name, reason) for reason in check_subdomain(name)]
+
+
+def _validate_pv_source(volume: PersistentVolume, raw: Document) -> list[FieldError]:
+    spec = volume.spec
+    errors: list[FieldError] = []
+    for name in raw:
+        if name in _OTHER_SOURCES:
+            known = ", ".join(sorted(PV_SOURCES))
+            text = f"volagent has no driver for it yet; it has {known}"
+            errors.append(forbidden(f"spec.{name}", text))
+    found = 0
+    for name, source in (
+        ("nfs", spec.nfs), ("local", spec.local), ("hostPath", spec.host_path), ("csi", spec.csi),
+    ):  # fmt: skip
+        if source is None:
+            continue
+        found += 1
+        if found > 1:
+            errors.append(forbidden(f"spec.{name}", "may not specify more than 1 volume type"))
+    if found == 0 and not errors:
+        errors.append(required("spec", "must specify a volume type"))
+    if spec.nfs is not None:
+        errors += validate_nfs(spec.nfs, "spec.nfs")
+    if spec.local is not None:
+        errors += _validate_local(spec.local)
+    if spec.host_path is not None:
+        errors += validate_host_path(spec.host_path, "spec.hostPath")
+    if spec.csi is not None:
+        errors += _validate_csi(spec.csi)
+    return errors
+
+
+def _validate_local(source: LocalSource) -> list[FieldError]:
+    if not source.path:
+        return [required("spec.local.path")]
+    reasons = check_absolute_path(source.path)
+    return [invalid("spec.local.path", source.path, reason) for reason in reasons]
+
+
+def _validate_csi(source: CSISource) -> list[FieldError]:
+    errors = validate_driver_name(source.driver, "spec.csi.driver")
+    if not source.volume_handle:
+        errors.append(required("spec.csi.volumeHandle"))
+    for name, reference in (
+        ("controllerPublishSecretRef", source.controller_publish_secret_ref),
+        ("nodeStageSecretRef", source.node_stage_secret_ref),
+        ("nodePublishSecretRef", source.node_publish_secret_ref),
+        ("nodeExpandSecretRef", source.node_expand_secret_ref),
+    ):
+        if reference is None:
+            continue
+        if not reference.name:
+            errors.append(required(f"spec.csi.{name}.name"))
+        if isinstance(reference, SecretReference) and not reference.namespace:
+            errors.append(required(f"spec.csi.{name}.namespace"))
+    return errors
+
+
+def _validate_affinity(affinity: _NodeAffinity) -> list[FieldError]:
+    field = "spec.nodeAffinity.required"
+    if affinity.required is None:
+        return [required(field, "must specify required node constraints")]
+    terms = affinity.required.node_selector_terms
+    if not terms:
+        text = "must have at least one node selector term"
+        return [required(f"{field}.nodeSelectorTerms", text)]
+    errors: list[FieldError] = []
+    for index, term in enumerate(terms):
+        for group, requirements in (
+            ("matchExpressions", term.match_expressions), ("matchFields", term.match_fields),
+        ):  # fmt: skip
+            for position, requirement in enumerate(requirements or ()):
+                where = f"{field}.nodeSelectorTerms[{index}].{group}[{position}]"
+                errors += _validate_requirement(requirement, where)
+    return errors
+
+
+def _validate_requirement(requirement: _Requirement, field: str) -> list[FieldError]:
+    errors: list[FieldError] = []
+    if not requirement.key:
+        errors.append(required(f"{field}.key"))
+    operator, values = requirement.operator, requirement.values
+    if operator not in _OPERATORS:
+        errors.append(not_supported(f"{field}.operator", operator, _OPERATORS))
+    elif operator in ("In", "NotIn") and not values:
+        text = "must be specified when `operator` is 'In' or 'NotIn'"
+        errors.append(required(f"{field}.values", text))
+    elif operator in ("Exists", "DoesNotExist") and values:
+        text = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'"
+        errors.append(forbidden(f"{field}.values", text))
+    elif operator in ("Gt", "Lt") and len(values or ()) != 1:
+        text = "must be specified single value when `operator` is 'Lt' or 'Gt'"
+        errors.append(required(f"{field}.values", text))
+    return errors
+
+
+def validate_volume_change(old: Document, new: Document) -> list[FieldError]:
+    """What may not change between two valid PersistentVolumes (both with defaults)."""
+    before, after = old["spec"], new["spec"]
+    errors: list[FieldError] = []
+    sources = PV_SOURCES.keys() | _OTHER_SOURCES
+    if {k: v for k, v in before.items() if k in sources} != {
+        k: v for k, v in after.items() if k in sources
+    }:
+        text = "spec.persistentvolumesource is immutable after creation"
+        errors.append(forbidden("spec.persistentvolumesource", text))
+    if before.get("volumeMode") != after.get("volumeMode"):
+        errors.append(invalid("spec.volumeMode", after.get("volumeMode"), "field is immutable"))
+    held = before.get("nodeAffinity")
+    if held is not None and held != after.get("nodeAffinity"):
+        errors.append(invalid("spec.nodeAffinity", after.get("nodeAffinity"), "field is immutable"))
+    return errors
+
+
+def validate_claim(claim: PersistentVolumeClaim, document: Document) -> list[FieldError]:
+    """What is wrong with a PersistentVolumeClaim."""
+    errors = validate_metadata(claim.metadata, namespaced=True)
+    spec, raw = claim.spec, document.get("spec") or {}
+    errors += _validate_access_modes(spec.access_modes, "spec.accessModes")
+    errors += _validate_volume_mode(spec.volume_mode)
+    errors += _validate_class(spec.storage_class_name)
+    requests = (spec.resources.requests if spec.resources is not None else None) or {}
+    if "storage" not in requests:
+        errors.append(required("spec.resources[storage]"))
+    else:
+        errors += _validate_positive(requests["storage"], "spec.resources[storage]")
+    for name, amount in ((spec.resources.limits if spec.resources else None) or {}).items():
+        errors += _validate_positive(amount, f"spec.resources.limits[{name}]")
+    for name, amount in requests.items():
+        if name != "storage":
+            errors += _validate_positive(amount, f"spec.resources.requests[{name}]")
+    if spec.volume_name:
+        reasons = check_subdomain(spec.volume_name)
+        errors += [invalid("spec.volumeName", spec.volume_name, reason) for reason in reasons]
+    selector = read_optional(raw, "selector", _LabelSelector, "spec.selector")
+    for index, requirement in enumerate((selector and selector.match_expressions) or ()):
+        where = f"spec.selector.matchExpressions[{index}]"
+        errors += _validate_requirement(requirement, where)
+    return errors
+
+
+def validate_claim_change(old: Document, new: Document) -> list[FieldError]:
+    """What may not change between two valid claims. Raises `RefusedChange` for growing one."""
+    before, after = old["spec"], new["spec"]
+    if before == after:
+        return []
+    bound = (old.get("status") or {}).get("phase") == "Bound"
+    errors: list[FieldError] = []
+    if _fixed_part(before, before, bound=bound) != _fixed_part(after, before, bound=bound):
+        errors.append(forbidden("spec", _CLAIM_MUTABLE))
+    held, wanted = _requested(before), _requested(after)
+    if bound and wanted != held:
+        capacity = ((old.get("status") or {}).get("capacity") or {}).get("storage", held)
+        if parse_quantity(wanted) < parse_quantity(capacity):
+            text = "field can not be less than status.capacity"
+            errors.append(forbidden("spec.resources.requests.storage", text))
+        elif not errors and parse_quantity(wanted) > parse_quantity(held):
+            raise RefusedChange(
+                f'persistentvolumeclaims "{new["metadata"]["name"]}" is forbidden: only dynamically'
+                " provisioned pvc can be resized and the storageclass that provisions the pvc must"
+                " support resize; to grow the volume by hand, raise spec.capacity.storage of"
+                f" PersistentVolume {before.get('volumeName')}"
+            )
+    return errors
+
+
+def _requested(spec: Document) -> Amount:
+    amount: Amount = spec["resources"]["requests"]["storage"]
+    return amount
+
+
+def _fixed_part(spec: Document, before: Document, *, bound: bool) -> Document:
+    """The spec without what may change."""
+    fixed: Document = {**spec}
+    fixed.pop("volumeAttributesClassName", None)
+    if not before.get("volumeName"):
+        fixed.pop("volumeName", None)  # set once, by whoever binds the claim
+    if bound:
+        resources = {**fixed["resources"]}
+        resources["requests"] = {**resources["requests"], "storage": ""}
+        fixed["resources"] = resources
+    return fixed
