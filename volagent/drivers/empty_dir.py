@@ -24,7 +24,7 @@ from volagent.drivers.errors import Rejected
 from volagent.drivers.failures import explain_busy, explain_failure
 from volagent.drivers.options import decode_options
 from volagent.drivers.tmpfs import ensure_tmpfs, unmount_tmpfs
-from volagent.host.contract import Host, TmpfsOptions
+from volagent.host.contract import Host, OwnershipPolicy, TmpfsOptions
 from volagent.host.errors import Absent, Busy, HostError, NotEmpty
 from volagent.objects.quantity import QuantityError, parse_bytes
 
@@ -37,6 +37,8 @@ MEMORY = "Memory"
 HUGE_PAGES = "HugePages"
 DEFAULT_HUGE_PAGE_BYTES = 2 << 20
 """`medium: HugePages` without a size: the default of x86-64 and of arm64 with 4 KiB pages."""
+
+OWNERSHIP_TIMEOUT_S = 10.0
 
 
 class EmptyDirSource(Options, frozen=True, rename="camel"):
@@ -99,7 +101,7 @@ class EmptyDirDriver:
         try:
             self.host.trees.ensure_dir(target.rpartition("/")[0], mode=PARENT_MODE)
             if options.in_memory:
-                return self._publish_in_memory(options, use)
+                return await self._publish_in_memory(options, use)
             setgid = SETGID if use.fs_group is not None else 0
             self.host.trees.ensure_dir(target, mode=DIRECTORY_MODE | setgid, gid=use.fs_group)
         except HostError as error:
@@ -109,10 +111,10 @@ class EmptyDirDriver:
             evidence += f"; sizeLimit of {options.size_limit_bytes} bytes is not enforced on disk"
         return Mounted(evidence, HeldMount(target))
 
-    def _publish_in_memory(self, options: EmptyDirOptions, use: Publication) -> Mounted:
+    async def _publish_in_memory(self, options: EmptyDirOptions, use: Publication) -> Mounted:
         page_bytes = options.huge_page_bytes
         mode = DIRECTORY_MODE if page_bytes is not None else DIRECTORY_MODE | STICKY
-        if use.fs_group is not None:
+        if use.fs_group is not None and page_bytes is None:
             mode |= SETGID
         mount_id = ensure_tmpfs(
             self.host,
@@ -124,6 +126,14 @@ class EmptyDirDriver:
                 huge_page_bytes=page_bytes,
             ),
         )
+        if page_bytes is not None and use.fs_group is not None:
+            # hugetlbfs, unlike tmpfs, drops the setgid bit of its `mode` option.
+            await self.host.trees.set_ownership(
+                use.target,
+                gid=use.fs_group,
+                policy=OwnershipPolicy.ON_ROOT_MISMATCH,
+                timeout_s=OWNERSHIP_TIMEOUT_S,
+            )
         kind = "tmpfs" if page_bytes is None else f"huge pages of {page_bytes} bytes"
         limit = options.size_limit_bytes
         size = f"at most {limit} bytes" if limit is not None else "at most what the kernel allows"

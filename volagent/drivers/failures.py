@@ -27,9 +27,9 @@ def explain_failure(error: HostError, target: str) -> DriverError:
 async def explain_busy(host: Host, error: Busy, target: str) -> Transient:
     """A refused unmount or removal, with everybody who keeps `target` busy."""
     holders = await host.holders.find_holders(target)
-    who = "; ".join(str(holder) for holder in holders) or "nobody visible"
+    if not holders:
+        return Transient(str(error), reason=BUSY_REASON)
+    who = "; ".join(str(holder) for holder in holders)
     return Transient(
-        f"{error}; held by {who}",
-        remedy="stop the process that holds it" if holders else "",
-        reason=BUSY_REASON,
+        f"{error}; held by {who}", remedy="stop the process that holds it", reason=BUSY_REASON
     )

@@ -22,6 +22,7 @@ from volagent.drivers.contract import (
     VolumeSpec,
 )
 from volagent.drivers.errors import Rejected, Transient
+from volagent.drivers.failures import explain_busy
 from volagent.host.contract import BindOptions, FileKind, Host, MountId
 from volagent.host.errors import Absent, Busy, Escapes
 
@@ -96,11 +97,7 @@ class SubPathDriver:
         except Absent:
             pass
         except Busy as error:
-            holders = await host.holders.find_holders(target)
-            who = "; ".join(str(holder) for holder in holders) or "nobody visible"
-            raise Transient(
-                f"{error}; held by {who}", remedy="stop the process that holds it"
-            ) from error
+            raise await explain_busy(host, error, target) from error
         if host.trees.inspect(target) is FileKind.DIRECTORY:
             host.trees.remove_dir(target)
         else:
