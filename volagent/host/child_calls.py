@@ -1,0 +1,93 @@
+"""Calls that may hang, as a program: `Helpers.call` runs it in a child that can be killed.
+
+Run as a script by path with `python -I -S`, so it starts in milliseconds and sees no site packages;
+it imports only the standard library and the few modules of the host that a call needs. One JSON
+request on standard input, one JSON answer on standard output. An expected failure is an answer too
+(`error`: a class of `host/errors.py` with its facts); anything else is a traceback and a non-zero
+exit status.
+"""
+
+import json
+import os
+import stat
+import sys
+from typing import Any
+
+_PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def unmount(arguments: dict[str, Any]) -> dict[str, Any]:
+    """umount2(2): `path`, `flags`."""
+    from volagent.host import libc
+
+    libc.umount2(os.fsencode(arguments["path"]), arguments["flags"])
+    return {}
+
+
+def measure(arguments: dict[str, Any]) -> dict[str, Any]:
+    """statvfs(3): `path`."""
+    found = os.statvfs(arguments["path"])
+    return {
+        "fragment_bytes": found.f_frsize,
+        "blocks": found.f_blocks,
+        "blocks_free": found.f_bfree,
+        "blocks_available": found.f_bavail,
+        "inodes": found.f_files,
+        "inodes_free": found.f_ffree,
+    }
+
+
+def set_ownership(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Apply `fsGroup`: `path`, `gid`, `policy`."""
+    from volagent.host.contract import OwnershipPolicy
+    from volagent.host.ownership import give_to_group
+
+    policy = OwnershipPolicy(arguments["policy"])
+    return {"changed": give_to_group(arguments["path"], arguments["gid"], policy)}
+
+
+def probe_path(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What is at `path`, links followed: `mode` and `device`, or nothing when it is missing."""
+    try:
+        found = os.stat(arguments["path"])
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return {"mode": stat.S_IFMT(found.st_mode), "device": found.st_dev}
+
+
+OPERATIONS = {
+    "umount2": unmount,
+    "statvfs": measure,
+    "set_ownership": set_ownership,
+    "probe_path": probe_path,
+}
+
+
+def main() -> None:
+    """Answer one request."""
+    sys.path.insert(0, _PACKAGE_ROOT)
+    from volagent.host.errors import HostError
+
+    request = json.load(sys.stdin)
+    operation, arguments = request["operation"], request["arguments"]
+    try:
+        answer = OPERATIONS[operation](arguments)
+    except HostError as error:
+        answer = {"error": _tell(type(error).__name__, error.call, error.subject, error)}
+    except OSError as error:
+        answer = {"error": _tell("HostError", operation, arguments["path"], error)}
+    json.dump(answer, sys.stdout)
+
+
+def _tell(kind: str, call: str, subject: str, error: Any) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "call": call,
+        "subject": subject,
+        "errno": error.errno or 0,
+        "detail": getattr(error, "detail", ""),
+    }
+
+
+if __name__ == "__main__":
+    main()
