@@ -14,6 +14,7 @@ from typing import Final
 
 from volagent.host import libc
 from volagent.host.mountinfo import MountinfoReader
+from volagent.host.mounttable import has_mount_events
 from volagent.host.statmount import statmount_is_complete
 
 _BAD_FD: Final = -1
@@ -147,19 +148,11 @@ def _detect_mount_tables() -> tuple[Feature, ...]:
         ),
         Feature(
             "mount events",
-            _has_mount_events(),
+            has_mount_events(),
             "fanotify says which mount came or went; else the whole table is read at each change",
             f"Linux 6.15: {_UPGRADE}",
         ),
     )
-
-
-def _has_mount_events() -> bool:
-    try:
-        os.close(libc.fanotify_init(libc.FAN_REPORT_MNT | libc.FAN_CLOEXEC | libc.FAN_NONBLOCK))
-    except OSError:
-        return False
-    return True
 
 
 def _detect_no_swap() -> Feature:

@@ -41,8 +41,23 @@ class TableReader(Protocol):
 
 
 def choose_reader() -> TableReader:
-    """The reader for this kernel: the whole daemon uses one, so that ids are of one kind."""
-    return StatmountReader() if statmount_is_complete() else MountinfoReader()
+    """The reader for this kernel: the whole daemon uses one, so that ids are of one kind.
+
+    Unique ids only where mount events carry them too (Linux 6.15): without events the table is
+    compared at each change, and mountinfo tells more of a change at once, such as a move.
+    """
+    if statmount_is_complete() and has_mount_events():
+        return StatmountReader()
+    return MountinfoReader()
+
+
+def has_mount_events() -> bool:
+    """Whether fanotify tells of mounts: Linux 6.15."""
+    try:
+        os.close(libc.fanotify_init(libc.FAN_REPORT_MNT | libc.FAN_CLOEXEC | libc.FAN_NONBLOCK))
+    except OSError:
+        return False
+    return True
 
 
 def find_id_at(directory: int, name: str, reader: TableReader) -> MountId | None:

@@ -32,12 +32,13 @@ OnChange = Callable[[MountChanges], None]
 def watch_mount_table(table: TableReader, on_change: OnChange) -> Closeable:
     """The best watch that this kernel offers.
 
-    fanotify speaks of unique ids only, so a table of small ids is polled.
+    fanotify speaks of unique ids only, so a table of small ids is polled. Where fanotify has them
+    but refuses (a limit on its groups is reached), polling does, and misses only moves.
     """
     if table.id_mask == libc.STATX_MNT_ID_UNIQUE:
         try:
             return FanotifyWatch(table, on_change)
-        except OSError:  # EINVAL: older than Linux 6.15; EPERM: a container without the right
+        except OSError:
             pass
     return PollWatch(table, on_change)
 

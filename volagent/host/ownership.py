@@ -40,7 +40,7 @@ def give_to_group(
     With `entries_max`, a larger tree raises `TooLarge` before anything is changed. Raises
     `Absent`, `HostError`.
     """
-    root = paths.open_directory(path)
+    root = paths.open_listing(path)
     try:
         found = os.fstat(root)
         if policy is OwnershipPolicy.ON_ROOT_MISMATCH and _matches(found, gid):

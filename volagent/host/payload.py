@@ -153,20 +153,26 @@ def _write_file(directory: int, name: str, file: PayloadFile, gid: int | None) -
 
 
 def _open_below(data: int, names: list[str]) -> int:
+    """The directory of an item's path, made where it is missing."""
     fd = os.dup(data)
     for name in names:
         above = fd
         try:
+            made = False
             try:
                 os.mkdir(name, _DIRECTORY_MODE, dir_fd=above)
                 made = True
             except FileExistsError:
-                made = False
+                pass  # another item stands there too
             fd = os.open(name, _WALK, dir_fd=above)
         finally:
             os.close(above)
         if made:
-            os.fchmod(fd, _DIRECTORY_MODE)
+            try:
+                os.fchmod(fd, _DIRECTORY_MODE)
+            except OSError:
+                os.close(fd)
+                raise
     return fd
 
 
