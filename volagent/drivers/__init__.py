@@ -11,6 +11,7 @@ from volagent.drivers.contract import Driver, DriverName, DriverTable
 from volagent.drivers.empty_dir import EmptyDirDriver
 from volagent.drivers.host_path import HostPathDriver
 from volagent.drivers.layout import Layout
+from volagent.drivers.sub_path import SubPathDriver
 from volagent.host.contract import Host
 from volagent.objects.volumes import POD_SOURCES, PV_SOURCES
 
@@ -38,5 +39,6 @@ def make_drivers(
         EmptyDirDriver(host),
         HostPathDriver(host),
         *make_api_backed_drivers(host),
+        SubPathDriver(host),
     )
     return {driver.name: driver for driver in drivers}
