@@ -139,7 +139,7 @@ class CSISource(View, frozen=True):
     volume_attributes: dict[str, str] | None = None
     controller_publish_secret_ref: SecretReference | None = None
     node_stage_secret_ref: SecretReference | None = None
-    node_publish_secret_ref: SecretReference | LocalObjectReference | None = None
+    node_publish_secret_ref: SecretReference | None = None
     node_expand_secret_ref: SecretReference | None = None
 
 
