@@ -11,7 +11,7 @@ import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import psutil
 
@@ -19,9 +19,7 @@ from volagent.host import libc
 from volagent.host.contract import Holder, MountEntry, MountId
 from volagent.host.mountinfo import parse_line
 from volagent.host.mounttable import TableReader, find_mount_at
-
-if TYPE_CHECKING:
-    from volagent.host.process import Helpers
+from volagent.host.process import Helpers
 
 _LINK: Final = libc.AT_NO_AUTOMOUNT | libc.AT_STATX_DONT_SYNC
 _KERNEL_PID: Final = 0
@@ -35,7 +33,7 @@ _SINGLE_LINKS: Final = (
 class RealHolders:
     """`Holders` on this machine."""
 
-    def __init__(self, *, helpers: "Helpers", reader: TableReader) -> None:
+    def __init__(self, *, helpers: Helpers, reader: TableReader) -> None:
         self._helpers = helpers
         self._reader = reader
 

@@ -9,7 +9,6 @@ killed (`Helpers`). Nothing is cached: the kernel is asked each time.
 import errno
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 from volagent.host import libc, mountfd, paths
 from volagent.host.contract import (
@@ -26,16 +25,14 @@ from volagent.host.mountfd import Attaching
 from volagent.host.mounttable import TableReader, find_id_at, find_mount_at
 from volagent.host.mountwatch import watch_mount_table
 from volagent.host.netmount import explain_mount_failure, mount_command
+from volagent.host.process import Helpers
 from volagent.host.subpath import open_sub_path, prepare_target
-
-if TYPE_CHECKING:
-    from volagent.host.process import Helpers
 
 
 class RealMounts:
     """`Mounts` on this machine."""
 
-    def __init__(self, *, helpers: "Helpers", reader: TableReader) -> None:
+    def __init__(self, *, helpers: Helpers, reader: TableReader) -> None:
         self._helpers = helpers
         self._reader = reader
         self._id_mask = reader.id_mask
@@ -156,8 +153,7 @@ class RealMounts:
         argv = mount_command(source, target, fs_type, options)
         outcome = await self._helpers.run(argv, backend=backend, timeout_s=timeout_s)
         if outcome.returncode != 0:
-            stderr = outcome.stderr.decode(errors="replace")
-            raise explain_mount_failure(fs_type, source, outcome.returncode, stderr)
+            raise explain_mount_failure(fs_type, source, outcome.returncode, outcome.complaint)
         entry = await self._helpers.run_in_pool(self._reader.find_newest, target)
         if entry is None:
             raise HostError(f"mount -t {fs_type}", source, 0, f"nothing is mounted at {target}")

@@ -83,10 +83,12 @@ def find_mount_at(target: str, reader: TableReader) -> MountEntry | None:
         os.close(directory)
 
 
-def is_local(directory: int, reader: TableReader) -> bool:
-    """Whether the file system behind a descriptor answers without anybody else's help."""
+def find_file_system(directory: int, reader: TableReader) -> tuple[str, bool]:
+    """The device number (`major:minor`) of the file system behind a descriptor, and whether it is
+    local: whether it answers without anybody else's help. Raises `OSError`."""
     found = libc.statx(directory, b"", _DESCRIPTOR, reader.id_mask)
+    device = f"{found.dev_major}:{found.dev_minor}"
     if found.dev_major:  # a block device
-        return True
+        return device, True
     entry = reader.find_mount(MountId(found.mount_id))
-    return entry is not None and entry.fs_type in _LOCAL_TYPES
+    return device, entry is not None and entry.fs_type in _LOCAL_TYPES

@@ -44,12 +44,11 @@ def mount_command(source: str, target: str, fs_type: str, options: Sequence[str]
     return [*argv, "--", source, target]
 
 
-def explain_mount_failure(fs_type: str, source: str, status: int, stderr: str) -> HostError:
+def explain_mount_failure(fs_type: str, source: str, status: int, complaint: str) -> HostError:
     """What a failed mount(8) means to the caller, with its own words."""
     call = f"mount -t {fs_type}"
-    detail = "; ".join(line.strip() for line in stderr.splitlines() if line.strip())
-    detail = detail or f"mount(8) ended with status {status}"
-    code = next((code for words, code in _COMPLAINTS if words in stderr), 0)
+    detail = complaint or f"mount(8) ended with status {status}"
+    code = next((code for words, code in _COMPLAINTS if words in complaint), 0)
     if code in _NO_FILE_SYSTEM:
         return Unsupported(call, source, code, detail)
     if code == errno.ENOENT:

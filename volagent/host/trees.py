@@ -10,21 +10,19 @@ a child process that can be killed. Nothing is cached.
 import errno
 import os
 import stat
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from volagent.host import directories, ownership, paths, removal
 from volagent.host.contract import FileKind, OwnershipPolicy, Payload
 from volagent.host.errors import Absent, Busy, HostError, NotEmpty
-from volagent.host.mounttable import TableReader, is_local
+from volagent.host.mounttable import TableReader, find_file_system
 from volagent.host.payload import PayloadWriter
-
-if TYPE_CHECKING:
-    from volagent.host.process import Helpers
+from volagent.host.process import Helpers
 
 _SMALL_TREE_ENTRIES: Final = 50
 """As many as are removed or changed on the loop's own thread: well under a millisecond."""
-_OWNERSHIP_BACKEND: Final = "ownership"
 _LINK_ASIDE: Final = ".link-"
+_CACHED: Final = libc.OpenHow(flags=os.O_PATH | os.O_CLOEXEC, resolve=libc.RESOLVE_CACHED)
 
 _KINDS: Final = (
     (stat.S_ISDIR, FileKind.DIRECTORY),
@@ -39,7 +37,7 @@ _KINDS: Final = (
 class RealTrees:
     """`Trees` on this machine."""
 
-    def __init__(self, *, helpers: "Helpers", reader: TableReader, payloads: PayloadWriter) -> None:
+    def __init__(self, *, helpers: Helpers, reader: TableReader, payloads: PayloadWriter) -> None:
         self._helpers = helpers
         self._reader = reader
         self._payloads = payloads
@@ -89,10 +87,20 @@ class RealTrees:
             return None
         except OSError as error:
             raise HostError("stat", path, error.errno or 0) from error
-        for is_kind, kind in _KINDS:
-            if is_kind(mode):
-                return kind
-        raise HostError("stat", path, 0, f"unknown file type {stat.S_IFMT(mode):o}")
+        return _kind_of(mode, path)
+
+    async def inspect_slowly(self, path: str, *, backend: str, timeout_s: float) -> FileKind | None:
+        """What a user's path leads to: from the kernel's cache, else asked by a child process."""
+        try:
+            mode = _find_cached_mode(path)
+        except BlockingIOError:
+            answer = await self._helpers.call(
+                "probe_path", {"path": path}, backend=backend, timeout_s=timeout_s
+            )
+            mode = answer.get("mode")
+        except OSError as error:
+            raise HostError("stat", path, error.errno or 0) from error
+        return None if mode is None else _kind_of(mode, path)
 
     def ensure_file(self, path: str, *, mode: int) -> bool:
         """Make an empty file when it is missing; True when it was made now."""
@@ -166,7 +174,9 @@ class RealTrees:
         """Apply `fsGroup`; returns how many files were changed."""
         directory = paths.open_directory(path)
         try:
-            local = is_local(directory, self._reader)
+            device, local = find_file_system(directory, self._reader)
+        except OSError as error:
+            raise HostError("statx", path, error.errno or 0) from error
         finally:
             os.close(directory)
         if local:
@@ -176,9 +186,32 @@ class RealTrees:
                 pass
         arguments = {"path": path, "gid": gid, "policy": policy.value}
         answer = await self._helpers.call(
-            "set_ownership", arguments, backend=_OWNERSHIP_BACKEND, timeout_s=timeout_s
+            "set_ownership", arguments, backend=f"device {device}", timeout_s=timeout_s
         )
         return int(answer["changed"])
+
+
+def _find_cached_mode(path: str) -> int | None:
+    """The type bits of what a path leads to, None when it is missing.
+
+    Raises `BlockingIOError` instead of waiting for a disk or a server, `OSError`.
+    """
+    try:
+        fd = libc.openat2(libc.AT_FDCWD, paths.encode(path), _CACHED)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        flags = libc.AT_EMPTY_PATH | libc.AT_STATX_DONT_SYNC
+        return libc.statx(fd, b"", flags, libc.STATX_TYPE).mode
+    finally:
+        os.close(fd)
+
+
+def _kind_of(mode: int, path: str) -> FileKind:
+    for is_kind, kind in _KINDS:
+        if is_kind(mode):
+            return kind
+    raise HostError("stat", path, 0, f"unknown file type {stat.S_IFMT(mode):o}")
 
 
 def _read_link(directory: int, name: str) -> str | None:
