@@ -167,6 +167,10 @@ class FakeTrees(_Part):
             return None
         return FileKind.DIRECTORY if inode.kind == "directory" else FileKind.FILE
 
+    async def inspect_slowly(self, path: str, *, backend: str, timeout_s: float) -> FileKind | None:
+        await self.pause(backend, timeout_s, "stat")
+        return self.inspect(path)
+
     def ensure_file(self, path: str, *, mode: int) -> bool:
         with self.change("create", path):
             tree, inner = self.kernel.locate(path)

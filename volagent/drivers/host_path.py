@@ -2,8 +2,8 @@
 
 Nothing is mounted and nothing is left under the pod's directory: the path itself is recorded, so
 that the hand-over finds it, and taking the volume down touches nothing. A path is looked at only
-when its declaration asks for a check. Texts as in the kubelet's `pkg/volume/hostpath`, except that
-a missing path is called missing.
+when its declaration asks for a check, and so that a dead server behind it delays nothing else.
+Texts as in the kubelet's `pkg/volume/hostpath`, except that a missing path is called missing.
 """
 
 from dataclasses import dataclass
@@ -30,6 +30,7 @@ from volagent.host.errors import Absent, Escapes, HostError
 HOST_PATH = DriverName("kubernetes.io/host-path")
 NEW_DIRECTORY_MODE = 0o755
 NEW_FILE_MODE = 0o644
+INSPECT_TIMEOUT_S = 10.0
 
 _KINDS = {
     "Directory": (FileKind.DIRECTORY, "a directory"),
@@ -78,8 +79,9 @@ class HostPathDriver:
         return (Phase.PUBLISH,)
 
     def backend(self, options: Options) -> str:
-        """This node."""
-        return "local"
+        """The path itself: it may lead to a server's file system, and that server may be dead."""
+        assert isinstance(options, HostPathOptions)
+        return f"hostPath:{options.path}"
 
     async def publish(
         self,
@@ -92,14 +94,15 @@ class HostPathDriver:
         """Check the path, and make what the type says is to be made."""
         options = volume.options
         assert isinstance(options, HostPathOptions)
+        held = HeldMount(options.path, backend=volume.backend)
         if not options.type:
-            return Mounted("not checked", HeldMount(options.path))
+            return Mounted("not checked", held)
         wanted, words = _KINDS[options.type]
         try:
-            found = self.host.trees.inspect(options.path)
+            found = await self._inspect(options.path, volume.backend)
             if found is None and options.type.endswith("OrCreate"):
-                self._make(options.path, wanted)
-                return Mounted(f"{words}, made now", HeldMount(options.path))
+                await self._make(options.path, wanted, volume.backend)
+                return Mounted(f"{words}, made now", held)
         except Escapes as error:
             raise Transient(
                 f"hostPath type check failed: {options.path} cannot be made: {error}",
@@ -118,13 +121,20 @@ class HostPathDriver:
                 f"{found.value})",
                 remedy="correct the path or its type",
             )
-        return Mounted(words, HeldMount(options.path))
+        return Mounted(words, held)
 
-    def _make(self, path: str, wanted: FileKind) -> None:
+    async def _inspect(self, path: str, backend: str) -> FileKind | None:
+        return await self.host.trees.inspect_slowly(
+            path, backend=backend, timeout_s=INSPECT_TIMEOUT_S
+        )
+
+    async def _make(self, path: str, wanted: FileKind, backend: str) -> None:
         trees = self.host.trees
         if wanted is FileKind.DIRECTORY:
             missing = [path]
-            while (parent := missing[-1].rpartition("/")[0]) and trees.inspect(parent) is None:
+            while parent := missing[-1].rpartition("/")[0]:
+                if await self._inspect(parent, backend) is not None:
+                    break
                 missing.append(parent)
             for directory in reversed(missing):
                 trees.ensure_dir(directory, mode=NEW_DIRECTORY_MODE)

@@ -236,6 +236,12 @@ class Trees(Protocol):
     def inspect(self, path: str) -> FileKind | None:
         """What a user's path leads to, or None. Raises `HostError` when it cannot be looked at."""
 
+    async def inspect_slowly(self, path: str, *, backend: str, timeout_s: float) -> FileKind | None:
+        """`inspect` for a path that may lead to a server: the loop never waits for one.
+
+        Raises `TimedOut`, `HostError`.
+        """
+
     def ensure_file(self, path: str, *, mode: int) -> bool:
         """Make an empty file when it is missing; True when it was made now."""
 

@@ -12,7 +12,7 @@ import os
 import stat
 from typing import Final
 
-from volagent.host import directories, ownership, paths, removal
+from volagent.host import directories, libc, ownership, paths, removal
 from volagent.host.contract import FileKind, OwnershipPolicy, Payload
 from volagent.host.errors import Absent, Busy, HostError, NotEmpty
 from volagent.host.mounttable import TableReader, find_file_system
@@ -202,7 +202,8 @@ def _find_cached_mode(path: str) -> int | None:
         return None
     try:
         flags = libc.AT_EMPTY_PATH | libc.AT_STATX_DONT_SYNC
-        return libc.statx(fd, b"", flags, libc.STATX_TYPE).mode
+        mode: int = libc.statx(fd, b"", flags, libc.STATX_TYPE).mode
+        return mode
     finally:
         os.close(fd)
 

@@ -1,0 +1,12 @@
+"""The whole host, for drivers."""
+
+import pytest
+from volagent.host.real import make_host
+
+from volagent.host.contract import Host
+from volagent.host.process import Helpers
+
+
+@pytest.fixture
+def real_host(helpers: Helpers) -> Host:
+    return make_host(helpers=helpers)
