@@ -91,7 +91,8 @@ class MemoryStore:
                 continue
             changed = self._changed
             try:
-                await asyncio.wait_for(changed.wait(), idle_s)
+                async with asyncio.timeout(idle_s):
+                    await changed.wait()
             except TimeoutError:
                 yield []
 

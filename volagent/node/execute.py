@@ -118,7 +118,7 @@ class Executor:
         target = self.stage_path(wanted)
         intent = HeldMount(target, backend=_hanging(spec))
         if found is not None and found.staged is Held.UNKNOWN:
-            standing = self._standing_at(target)
+            standing = self._standing_at(intent)
             if standing is not None:
                 await driver.unstage(replace(intent, mount_id=standing))
         self.actual.set_staged(wanted, Held.UNKNOWN, intent)  # (1)
@@ -150,7 +150,7 @@ class Executor:
         if isinstance(step, Publish):
             intent = HeldMount(use.target, backend=_hanging(spec))
             if before is not None and before.held is Held.UNKNOWN:
-                standing = self._standing_at(use.target)
+                standing = self._standing_at(intent)
                 if standing is not None:
                     await driver.unpublish(replace(intent, mount_id=standing))
             self.actual.set_use(wanted, step.pod, Held.UNKNOWN, intent, use.pod_name)  # (1)
@@ -188,7 +188,7 @@ class Executor:
                     self.actual.set_staged(found, Held.NO, None)
                     return ""
                 if found.staged is Held.UNKNOWN:
-                    stage = replace(stage, mount_id=self._standing_at(stage.path) or 0)
+                    stage = replace(stage, mount_id=self._standing_at(stage) or 0)
                 self.actual.set_staged(found, Held.UNKNOWN, stage)  # (1)
                 done = await cast("Stages", driver).unstage(stage)  # (2)
                 self.actual.set_staged(self.actual.get(step.key) or found, Held.NO, None)  # (3)
@@ -213,15 +213,21 @@ class Executor:
     def _as_it_stands(self, use: UseRecord) -> HeldMount:
         if use.held is not Held.UNKNOWN or use.mount.mount_id or not use.mount.path:
             return use.mount
-        return replace(use.mount, mount_id=self._standing_at(use.mount.path) or 0)
+        return replace(use.mount, mount_id=self._standing_at(use.mount) or 0)
 
-    def _standing_at(self, path: str) -> int | None:
-        """The topmost mount at a path, from the whole table: for the rare unknown."""
-        standing = None
+    def _standing_at(self, mount: HeldMount) -> int | None:
+        """The topmost mount at a path: for the rare unknown.
+
+        A path on a backend that can hang is never touched: there the whole table is read.
+        """
+        if not mount.backend:
+            standing = self.mounts.find_mount_at(mount.path)
+            return standing.mount_id if standing is not None else None
+        found = None
         for entry in self.mounts.read_table().entries:
-            if entry.mount_point == path:
-                standing = entry.mount_id
-        return standing
+            if entry.mount_point == mount.path:
+                found = entry.mount_id
+        return found
 
     def _device(self, wanted: Wanted) -> HeldDevice:
         found = self.actual.get(wanted.spec.key)

@@ -1,0 +1,384 @@
+"""A node's whole life on virtual time: faults, delays, and a kill after every single call.
+
+The judge is the fake kernel: what is mounted, what is in the files, what was formatted.
+"""
+
+import asyncio
+import random
+
+import pytest
+
+from tests.simulation.fake_kernel import Crash
+from tests.simulation.harness import Machine, a_config_map, a_pod, a_secret, bound_pair
+from tests.simulation.virtual_time import run_virtually
+from volagent.client.contract import (
+    CLAIMS,
+    CONFIG_MAPS,
+    PERSISTENT_VOLUMES,
+    PODS,
+    SECRETS,
+)
+from volagent.host.errors import Busy, HostError
+
+SCRATCH = {"name": "scratch", "emptyDir": {}}
+MEMORY = {"name": "memory", "emptyDir": {"medium": "Memory"}}
+SECRET = {"name": "secret", "secret": {"secretName": "s"}}
+CONFIG = {"name": "config", "configMap": {"name": "c"}}
+DATA = {"name": "data", "persistentVolumeClaim": {"claimName": "data"}}
+IMAGE = "/images/data.img"
+CSI = {
+    "driver": "image.volagent.dev", "volumeHandle": "data", "fsType": "ext4",
+    "volumeAttributes": {"path": IMAGE},
+}  # fmt: skip
+
+
+async def declare_world(machine: Machine) -> None:
+    await machine.bootstrap()
+    await machine.declare(SECRETS, a_secret("s", key="value"))
+    await machine.declare(CONFIG_MAPS, a_config_map("c", motd="hello"))
+    pv, claim = bound_pair("data", csi=CSI)
+    claim = await machine.declare(CLAIMS, claim)
+    pv["spec"]["claimRef"]["uid"] = claim["metadata"]["uid"]
+    await machine.declare(PERSISTENT_VOLUMES, pv)
+    await machine.client.patch(
+        CLAIMS, "data", {"status": {"phase": "Bound"}}, "default", subresource="status"
+    )
+
+
+def check_pod(machine: Machine, uid: str) -> None:
+    """What a container of the pod would find."""
+    kernel = machine.kernel
+    assert kernel.files(machine.volume_path(uid, "kubernetes.io~secret", "secret")) == {
+        "key": b"value"
+    }
+    assert kernel.files(machine.volume_path(uid, "kubernetes.io~configmap", "config")) == {
+        "motd": b"hello"
+    }
+    data = kernel.at(machine.volume_path(uid, "kubernetes.io~csi", "pv-data/mount"))
+    assert data is not None, "the image volume is not mounted"
+    assert data.tree is kernel.disks[IMAGE].tree, "another file system is mounted"
+    memory = kernel.at(machine.volume_path(uid, "kubernetes.io~empty-dir", "memory"))
+    assert memory is not None
+    assert memory.tree.fs_type == "tmpfs"
+    machine.check_no_stacked_mounts()
+
+
+def data_path(machine: Machine, uid: str) -> str:
+    return machine.volume_path(uid, "kubernetes.io~csi", "pv-data/mount") + "/written"
+
+
+ALL = (SCRATCH, MEMORY, SECRET, CONFIG, DATA)
+
+
+def test_pod_gets_its_volumes_and_leaves_nothing_when_nothing_goes_wrong(tmp_path):
+    async def main():
+        machine = Machine(tmp_path)
+        machine.kernel.add_image(IMAGE, 64 << 20)
+        await declare_world(machine)
+        async with machine.run_agent():
+            uid = (await machine.declare(PODS, a_pod("web", *ALL)))["metadata"]["uid"]
+            await machine.wait_ready("web")
+            check_pod(machine, uid)
+            machine.kernel.write(data_path(machine, uid), b"precious")
+            await machine.client.delete(PODS, "web", "default")
+            await machine.wait_gone("web")
+            await asyncio.sleep(1)
+            machine.check_nothing_left()
+            assert machine.kernel.disks[IMAGE].formats == 1
+            uid = (await machine.declare(PODS, a_pod("web", *ALL)))["metadata"]["uid"]
+            await machine.wait_ready("web")
+            assert machine.kernel.inode(data_path(machine, uid)).data == b"precious"
+            assert machine.kernel.disks[IMAGE].formats == 1
+
+    run_virtually(main())
+
+
+class KillAt:
+    """Kills the agent at the n-th call of the kernel."""
+
+    def __init__(self, kernel, call: int):
+        self.left = call
+        self.kernel = kernel
+        kernel.fault = self
+
+    def __call__(self, call: str, subject: str) -> None:
+        self.left -= 1
+        if self.left == 0:
+            raise Crash(f"{call} {subject}")
+
+
+async def _live_through_a_kill(machine: Machine, kill_at: int, *, reboot: bool) -> bool:
+    """Set up and take down a pod, killed once on the way; False when it never came to the kill."""
+    kernel = machine.kernel
+    kernel.add_image(IMAGE, 64 << 20)
+    await declare_world(machine)
+    killer = KillAt(kernel, kill_at)
+    pod = await machine.declare(PODS, a_pod("web", *ALL))
+    uid = pod["metadata"]["uid"]
+    written = False
+    for _ in range(3):
+        async with machine.run_agent():
+            if await machine.exists("web"):
+                current = await machine.client.get(PODS, "web", "default")
+                if "deletionTimestamp" not in current["metadata"]:
+                    await machine.wait_ready("web")
+                    await asyncio.sleep(1)
+                    check_pod(machine, uid)
+                    if written:
+                        assert kernel.inode(data_path(machine, uid)).data == b"precious"
+                    kernel.write(data_path(machine, uid), b"precious")
+                    written = True
+                    await machine.client.delete(PODS, "web", "default")
+                await machine.wait_gone("web")
+            await asyncio.sleep(1)
+            machine.check_nothing_left()
+        if killer.left > 0:
+            break
+        if reboot:
+            machine.reboot()
+            reboot = False
+    assert not await machine.exists("web")
+    machine.check_nothing_left()
+    disk = kernel.disks[IMAGE]
+    assert disk.formats == 1, "formatted twice"
+    assert disk.tree.inodes["written"].data == b"precious"
+    return killer.left <= 0
+
+
+@pytest.mark.parametrize("reboot", [False, True], ids=["kill -9", "power cut"])
+def test_node_converges_when_killed_after_every_call_of_the_kernel(tmp_path, reboot):
+    kill_at, reached = 1, True
+    while reached:
+        directory = tmp_path / str(kill_at)
+        directory.mkdir()
+
+        async def main(directory=directory, kill_at=kill_at):
+            return await _live_through_a_kill(Machine(directory), kill_at, reboot=reboot)
+
+        reached = run_virtually(main())
+        kill_at += 1
+    assert kill_at > 60, "the scenario has become too short to prove anything"
+
+
+class Mishaps:
+    """Fails calls at random, before or (worse: lying) after they took effect."""
+
+    def __init__(self, kernel, chance: random.Random, share: float):
+        self.kernel, self.chance, self.share = kernel, chance, share
+        kernel.fault = self
+
+    def __call__(self, call: str, subject: str) -> None:
+        if self.chance.random() >= self.share:
+            return
+        if "unmount" in call and call.startswith("before"):
+            raise Busy("umount2", subject, 16)
+        raise HostError(call, subject, 5, "injected")
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_node_converges_when_calls_fail_and_lie_at_random(tmp_path, seed):
+    async def main():
+        machine = Machine(tmp_path, seed=seed, delay_s=2.0)
+        kernel = machine.kernel
+        kernel.add_image(IMAGE, 64 << 20)
+        await declare_world(machine)
+        mishaps = Mishaps(kernel, random.Random(seed), 0.15)
+        async with machine.run_agent():
+            uids = {}
+            for name in ("one", "two"):
+                pod = await machine.declare(PODS, a_pod(name, *ALL))
+                uids[name] = pod["metadata"]["uid"]
+            await asyncio.sleep(machine.chance.random() * 3)
+            await machine.client.delete(PODS, "two", "default")
+            await machine.wait_ready("one", 3600)
+            kernel.write(data_path(machine, uids["one"]), b"precious")
+            await machine.wait_gone("two", 3600)
+            await asyncio.sleep(5)
+            check_pod(machine, uids["one"])
+            assert kernel.disks[IMAGE].formats == 1
+            await machine.client.delete(PODS, "one", "default")
+            await machine.wait_gone("one", 3600)
+            mishaps.share = 0.0
+            await asyncio.sleep(300)
+            machine.check_nothing_left()
+            assert kernel.disks[IMAGE].tree.inodes["written"].data == b"precious"
+
+    run_virtually(main())
+
+
+@pytest.mark.parametrize("signature", ["xfs", "LVM2_member", "gpt"])
+def test_device_with_another_signature_is_never_formatted(tmp_path, signature):
+    async def main():
+        machine = Machine(tmp_path)
+        disk = machine.kernel.add_image(IMAGE, 64 << 20, signature)
+        await declare_world(machine)
+        async with machine.run_agent():
+            await machine.declare(PODS, a_pod("web", DATA, SCRATCH))
+            await asyncio.sleep(1200)
+            assert not await machine.is_ready("web")
+            pod = await machine.client.get(PODS, "web", "default")
+            (condition,) = (
+                c for c in pod["status"]["conditions"] if c["type"].endswith("VolumesReady")
+            )
+            assert signature in condition["message"]
+            assert disk.formats == 0
+            assert disk.signature == signature
+            await machine.client.delete(PODS, "web", "default")
+            await machine.wait_gone("web")
+            await asyncio.sleep(1)
+            machine.check_nothing_left()
+
+    run_virtually(main())
+
+
+def test_unreadable_device_is_never_formatted(tmp_path):
+    async def main():
+        machine = Machine(tmp_path)
+        disk = machine.kernel.add_image(IMAGE, 64 << 20)
+        disk.readable = False
+        await declare_world(machine)
+        async with machine.run_agent():
+            await machine.declare(PODS, a_pod("web", DATA))
+            await asyncio.sleep(1200)
+            assert disk.formats == 0
+            disk.readable = True
+            await machine.wait_ready("web")
+            assert disk.formats == 1
+
+    run_virtually(main())
+
+
+def test_volume_is_mounted_again_when_somebody_unmounts_it(tmp_path):
+    async def main():
+        machine = Machine(tmp_path)
+        machine.kernel.add_image(IMAGE, 64 << 20)
+        await declare_world(machine)
+        async with machine.run_agent():
+            uid = (await machine.declare(PODS, a_pod("web", *ALL)))["metadata"]["uid"]
+            await machine.wait_ready("web")
+            for plugin, name in (
+                ("kubernetes.io~secret", "secret"),
+                ("kubernetes.io~csi", "pv-data/mount"),
+                ("kubernetes.io~empty-dir", "memory"),
+            ):
+                machine.kernel.remove_mount(machine.volume_path(uid, plugin, name))
+                await asyncio.sleep(0.1)
+                check_pod(machine, uid)
+
+    run_virtually(main())
+
+
+def test_pod_keeps_its_volumes_when_its_secret_is_deleted(tmp_path):
+    async def main():
+        machine = Machine(tmp_path)
+        await declare_world(machine)
+        for restart in (False, True):
+            async with machine.run_agent():
+                if not restart:
+                    pod = await machine.declare(PODS, a_pod("web", SECRET))
+                    await machine.wait_ready("web")
+                    await machine.client.delete(SECRETS, "s", "default")
+                await asyncio.sleep(1000)
+                path = machine.volume_path(pod["metadata"]["uid"], "kubernetes.io~secret", "secret")
+                assert machine.kernel.files(path) == {"key": b"value"}
+
+    run_virtually(main())
+
+
+def test_content_follows_the_object_in_place_when_it_changes(tmp_path):
+    async def main():
+        machine = Machine(tmp_path)
+        await declare_world(machine)
+        async with machine.run_agent():
+            pod = await machine.declare(PODS, a_pod("web", SECRET, CONFIG))
+            await machine.wait_ready("web")
+            uid = pod["metadata"]["uid"]
+            path = machine.volume_path(uid, "kubernetes.io~secret", "secret")
+            before = machine.kernel.at(path).entry.mount_id
+            await machine.client.patch(SECRETS, "s", {"data": {"key": "bmV3"}}, "default")
+            await asyncio.sleep(0.1)
+            assert machine.kernel.files(path) == {"key": b"new"}
+            assert machine.kernel.at(path).entry.mount_id == before
+
+    run_virtually(main())
+
+
+def test_dead_backend_holds_back_only_its_own_volumes(tmp_path):
+    async def main():
+        machine = Machine(tmp_path)
+        await declare_world(machine)
+        machine.kernel.hung.add("nfs:10.0.0.5")
+        async with machine.run_agent():
+            for number in range(20):
+                nfs = {"name": "n", "nfs": {"server": "10.0.0.5", "path": f"/v{number}"}}
+                await machine.declare(PODS, a_pod(f"stuck-{number}", nfs))
+            await asyncio.sleep(5)
+            began = machine.clock.monotonic()
+            await machine.declare(PODS, a_pod("web", SECRET, MEMORY))
+            await machine.wait_ready("web")
+            assert machine.clock.monotonic() - began <= 0.1
+            await machine.client.delete(PODS, "stuck-3", "default")
+            await machine.wait_gone("stuck-3")
+            machine.kernel.hung.clear()
+            await machine.wait_ready("stuck-4", 900)
+
+    run_virtually(main())
+
+
+def test_busy_volume_names_its_holder_and_goes_when_it_is_let_go(tmp_path):
+    async def main():
+        machine = Machine(tmp_path)
+        await declare_world(machine)
+        async with machine.run_agent():
+            pod = await machine.declare(PODS, a_pod("web", SECRET))
+            await machine.wait_ready("web")
+            path = machine.volume_path(pod["metadata"]["uid"], "kubernetes.io~secret", "secret")
+            machine.kernel.held_open.add(path)
+            await machine.client.delete(PODS, "web", "default")
+            await asyncio.sleep(10)
+            status = (await machine.client.get(PODS, "web", "default"))["status"]
+            assert "pid 4711 (cat)" in str(status["conditions"])
+            machine.kernel.held_open.clear()
+            await machine.wait_gone("web")
+            await asyncio.sleep(1)
+            machine.check_nothing_left()
+
+    run_virtually(main())
+
+
+def test_empty_dir_on_disk_survives_a_reboot_and_goes_with_its_pod(tmp_path):
+    async def main():
+        machine = Machine(tmp_path)
+        await declare_world(machine)
+        async with machine.run_agent():
+            pod = await machine.declare(PODS, a_pod("web", SCRATCH, SECRET))
+            await machine.wait_ready("web")
+            path = machine.volume_path(pod["metadata"]["uid"], "kubernetes.io~empty-dir", "scratch")
+            machine.kernel.write(f"{path}/kept", b"x")
+        machine.reboot()
+        async with machine.run_agent():
+            await asyncio.sleep(5)
+            assert machine.kernel.files(path) == {"kept": b"x"}
+        machine.reboot()
+        await machine.client.delete(PODS, "web", "default")
+        async with machine.run_agent():
+            await machine.wait_gone("web")
+            await asyncio.sleep(1)
+            machine.check_nothing_left()
+
+    run_virtually(main())
+
+
+def test_orphaned_directory_with_contents_is_reported_and_left_alone(tmp_path):
+    async def main():
+        machine = Machine(tmp_path)
+        await declare_world(machine)
+        machine.kernel.make_dir("/k/pods/lost/volumes/kubernetes.io~empty-dir/data", 0o777)
+        machine.kernel.write("/k/pods/lost/volumes/kubernetes.io~empty-dir/data/f", b"precious")
+        machine.kernel.make_dir("/k/pods/empty/volumes/kubernetes.io~secret", 0o755)
+        async with machine.run_agent() as agent:
+            assert [orphan["uid"] for orphan in agent.find_orphans()] == ["lost"]
+            found = machine.kernel.files("/k/pods/lost/volumes/kubernetes.io~empty-dir/data")
+            assert found == {"f": b"precious"}
+
+    run_virtually(main())

@@ -1,0 +1,315 @@
+"""The composition root of `volagent run`: builds every concrete part, owns tasks and signals.
+
+Life: locks → store → client → API (answering 503 on /readyz) → recovery → ready → until SIGTERM,
+SIGINT or a part that cannot go on. SIGTERM leaves everything mounted and every container running,
+unless `drain_on_exit` says otherwise. An error that is not understood ends the process: systemd
+starts it again, and recovery is ordinary.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from volagent import __version__
+from volagent.aio.backoff import BackOff
+from volagent.aio.clock import SystemClock
+from volagent.aio.tasks import Supervisor
+from volagent.api.admission import Admission
+from volagent.api.auth import ServiceAccountTokens, TokenAuthenticator, TokenFile, TokenFileError
+from volagent.api.inprocess import InProcessClient
+from volagent.api.listen import ListenError, TlsListener, UnixListener, parse_listener
+from volagent.api.server import ApiServer
+from volagent.api.tls import TlsError
+from volagent.api.tokens import TokenKeyError, load_key
+from volagent.control.bind.run import Binder
+from volagent.drivers import make_drivers
+from volagent.drivers.layout import Layout
+from volagent.drivers.payload import NodeFacts
+from volagent.host.process import Helpers
+from volagent.host.real import make_host
+from volagent.node.agent import AgentConfig, NodeAgent
+from volagent.node.hand_over import RuntimeHandOver
+from volagent.node.records import RecordBook
+from volagent.node.register import describe_node, read_boot_id
+from volagent.node.view import AgentView
+from volagent.observe.logs import configure_logs, get_logger
+from volagent.observe.metrics import recovery_seconds, render_metrics
+from volagent.observe.systemd import feed_watchdog, notify, watchdog_interval_s
+from volagent.runtime import contract as runtime_contract
+from volagent.runtime.cdi import CdiDirectory
+from volagent.runtime.none import NoRunner
+from volagent.settings import Settings
+from volagent.store.contract import AlreadyRunning, Corrupt, StoreError
+from volagent.store.lock import DirectoryLock
+from volagent.store.sqlite import SqliteStore, open_store
+
+EXIT_OK, EXIT_FAILED = 0, 1
+DRAIN_TIMEOUT_S = 120.0
+
+_log = get_logger("daemon")
+
+
+class StartError(Exception):
+    """The daemon cannot start; the text is for a person, the hint says what to do."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def run(settings: Settings) -> int:
+    """Run the daemon until it is told to stop; its exit status."""
+    os.umask(0o022)
+    configure_logs(settings.log.level, settings.log.format)
+    try:
+        asyncio.run(_Daemon(settings).run())
+    except* StartError as group:
+        _tell(_first(group))
+        return EXIT_FAILED
+    except* StoreError as group:
+        _log.error("store broken", error=str(_first(group)))
+        return EXIT_FAILED
+    return EXIT_OK
+
+
+def _first(group: BaseExceptionGroup[Any]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _tell(error: BaseException) -> None:
+    hint = error.hint if isinstance(error, StartError) else ""
+    print(f"volagent: cannot start: {error}", file=sys.stderr)  # noqa: T201  # before any log
+    if hint:
+        print(f"hint: {hint}", file=sys.stderr)  # noqa: T201
+
+
+@dataclass(slots=True)
+class _Daemon:
+    """Everything that runs in one process of the all-in-one form."""
+
+    settings: Settings
+    clock: SystemClock = field(default_factory=SystemClock)
+    helpers: Helpers = field(default_factory=Helpers)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    began_s: float = field(default_factory=time.monotonic)
+    recovery_s: float = 0.0
+
+    async def run(self) -> None:
+        """Start, serve, stop."""
+        self._make_directories()
+        async with self._locked(), self._opened_store() as store:
+            client = self._make_client(store)
+            await client.housekeeping.bootstrap()
+            async with Supervisor() as tasks:
+                tasks.start_loop("store", store.wait_broken())
+                tasks.start_loop("housekeeping", client.housekeeping.run())
+                agent, hand_over = self._make_agent(client, tasks.start)
+                server = self._make_server(client, agent, hand_over)
+                self._listen_to_signals()
+                try:
+                    await self._serve(tasks, client, agent, server)
+                finally:
+                    await server.close()
+                    agent.close()
+                    tasks.stop_loops()
+        await self.helpers.close()
+
+    async def _serve(
+        self, tasks: Supervisor, client: InProcessClient, agent: NodeAgent, server: ApiServer
+    ) -> None:
+        await agent.node.register()
+        tasks.start_loop("agent", agent.run(tasks.start_loop))
+        tasks.start_loop("binder", Binder(client, agent.events, self.clock).run())
+        await self._open_listeners(server)
+        await agent.recovered.wait()
+        self.recovery_s = time.monotonic() - self.began_s
+        recovery_seconds.set(self.recovery_s)
+        _log.info(
+            "ready", node=self.settings.node_name, listen=self.settings.listen,
+            root_dir=self.settings.root_dir, took_s=round(self.recovery_s, 3),
+        )  # fmt: skip
+        notify("READY=1")
+        interval_s = watchdog_interval_s()
+        if interval_s is not None:
+            tasks.start_loop("watchdog", feed_watchdog(interval_s))
+        await self.stopping.wait()
+        notify("STOPPING=1")
+        if self.settings.drain_on_exit:
+            await self._drain(agent)
+        _log.info("stopping", drained=self.settings.drain_on_exit)
+
+    async def _drain(self, agent: NodeAgent) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                await agent.drain()
+        except TimeoutError:
+            _log.error("drain not finished", timeout_s=DRAIN_TIMEOUT_S,
+                       remedy="`volagent doctor` lists what is left")  # fmt: skip
+
+    # -- parts ------------------------------------------------------------------------------
+
+    def _make_directories(self) -> None:
+        settings = self.settings
+        for path, mode in (
+            (settings.root_dir, 0o755), (settings.run_dir, 0o755), (settings.image_dir, 0o700),
+        ):  # fmt: skip
+            try:
+                Path(path).mkdir(mode=mode, parents=True, exist_ok=True)
+            except OSError as error:
+                raise StartError(f"{path}: {error.strerror}", "run as root, or name another"
+                                 " directory") from error  # fmt: skip
+
+    @contextlib.asynccontextmanager
+    async def _locked(self) -> AsyncIterator[None]:
+        """One daemon per root directory: two would take each other's mounts down."""
+        try:
+            lock = DirectoryLock(Path(self.settings.root_dir))
+        except AlreadyRunning as error:
+            raise StartError(str(error), "one daemon serves one root directory") from error
+        except OSError as error:
+            raise StartError(f"{self.settings.root_dir}: {error.strerror}") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextlib.asynccontextmanager
+    async def _opened_store(self) -> AsyncIterator[SqliteStore]:
+        try:
+            store = open_store(Path(self.settings.state_dir))
+        except AlreadyRunning as error:
+            raise StartError(str(error)) from error
+        except Corrupt as error:
+            raise StartError(str(error), "restore the state directory from a backup") from error
+        except OSError as error:
+            raise StartError(f"{self.settings.state_dir}: {error.strerror}") from error
+        try:
+            yield store
+        finally:
+            await store.close()
+
+    def _make_client(self, store: SqliteStore) -> InProcessClient:
+        try:
+            key = load_key(Path(self.settings.state_dir))
+        except TokenKeyError as error:
+            raise StartError(str(error)) from error
+        return InProcessClient(
+            store, Admission(), self.clock,
+            token_key=key, default_node_name=self.settings.node_name,
+        )  # fmt: skip
+
+    def _make_agent(
+        self, client: InProcessClient, start: Callable[[str, Coroutine[Any, Any, None]], object]
+    ) -> tuple[NodeAgent, RuntimeHandOver]:
+        settings = self.settings
+        layout = Layout(os.path.realpath(settings.root_dir))
+        host = make_host(helpers=self.helpers)
+        drivers = make_drivers(
+            host,
+            layout,
+            image_dir=settings.image_dir,
+            nfs_mount_timeout_s=settings.nfs.mount_timeout_s,
+            nfs_unmount_timeout_s=settings.nfs.unmount_timeout_s,
+        )
+        node = describe_node(settings.node_name, "")
+        address = next((a["address"] for a in node["addresses"] if a["type"] == "InternalIP"), "")
+        config = AgentConfig(
+            node_name=settings.node_name,
+            layout=layout,
+            facts=NodeFacts(settings.node_name, address, node["allocatable"]),
+            backoff=BackOff(settings.retry.first_s, settings.retry.max_s),
+            resync_s=settings.resync_s,
+        )
+        hand_over = self._make_hand_over(layout, address, node["allocatable"])
+        book = RecordBook(f"{settings.run_dir}/records", boot_id=read_boot_id())
+        agent = NodeAgent(
+            config, client=client, host=host, drivers=drivers, book=book, hand_over=hand_over,
+            clock=self.clock, start=start,
+        )  # fmt: skip
+        return agent, hand_over
+
+    def _make_hand_over(
+        self, layout: Layout, address: str, allocatable: dict[str, str]
+    ) -> RuntimeHandOver:
+        settings = self.settings.runtime
+        facts = runtime_contract.NodeFacts(
+            self.settings.node_name, address, allocatable["cpu"], allocatable["memory"]
+        )
+        runner: runtime_contract.Runner = NoRunner()
+        recursive_read_only = False
+        if settings.kind == "podman":
+            # Imported here: without a runtime nothing of it is loaded.
+            from volagent.runtime.podman import PodmanRuntime
+            from volagent.runtime.pods import PodRunner
+
+            podman = PodmanRuntime(settings.podman_socket, network=settings.network)
+            runner = PodRunner(podman, self.clock)
+            recursive_read_only = podman.recursive_read_only
+        cdi = CdiDirectory(settings.cdi_dir) if settings.cdi_dir else None
+        return RuntimeHandOver(
+            runner, layout, facts,
+            starts_containers=settings.kind != "none",
+            recursive_read_only=recursive_read_only,
+            cdi=cdi,
+        )  # fmt: skip
+
+    def _make_server(
+        self, client: InProcessClient, agent: NodeAgent, hand_over: RuntimeHandOver
+    ) -> ApiServer:
+        view = AgentView(
+            agent, self.clock, hand_over.describe_containers, self._describe_backends,
+            self.clock.wall(), lambda: self.recovery_s,
+        )  # fmt: skip
+        authenticators: list[TokenAuthenticator] = []
+        if self.settings.auth.token_file:
+            try:
+                authenticators.append(TokenFile(self.settings.auth.token_file))
+            except TokenFileError as error:
+                raise StartError(str(error)) from error
+        authenticators.append(ServiceAccountTokens(client.issuer.verify))
+        return ApiServer(
+            client,
+            node_view=view,
+            ready=lambda: None if agent.recovered.is_set() else "recovery is not over",
+            metrics=render_metrics,
+            version=__version__,
+            authenticators=authenticators,
+        )
+
+    def _describe_backends(self) -> list[dict[str, Any]]:
+        return [
+            {"name": state.name, "state": state.state, "detail": state.detail}
+            for state in self.helpers.backends()
+        ]
+
+    async def _open_listeners(self, server: ApiServer) -> None:
+        tls = self.settings.tls
+        try:
+            for text in self.settings.listen:
+                match parse_listener(text):
+                    case UnixListener(path):
+                        await server.start_unix(path)
+                    case TlsListener(host, port):
+                        await server.start_tls(host, port, tls.certificate, tls.key, tls.client_ca)
+        except (ListenError, TlsError) as error:
+            raise StartError(str(error)) from error
+
+    def _listen_to_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+
+    def _reload(self) -> None:
+        """SIGHUP: nothing is read again yet but logs are flushed by their reader; say so."""
+        _log.info("reload asked for", note="settings are read at start; restart to change them")
