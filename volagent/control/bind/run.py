@@ -82,12 +82,15 @@ class Binder:
             await self._claims.synced.wait()
             await self._volumes.synced.wait()
             # Only now: a volume whose claim is merely not listed yet must not look abandoned.
-            self._queue = KeyedQueue("bind", self._work, tasks.start, width=WORKERS)
+            queue = self._queue = KeyedQueue("bind", self._work, tasks.start, width=WORKERS)
             for claim in self._claims.values():
-                self._queue.mark((_CLAIM, claim.metadata.namespace, claim.metadata.name))
+                queue.mark((_CLAIM, claim.metadata.namespace, claim.metadata.name))
             for volume in self._volumes.values():
-                self._queue.mark((_VOLUME, "", volume.metadata.name))
-            await asyncio.wait(loops)
+                queue.mark((_VOLUME, "", volume.metadata.name))
+            try:
+                await asyncio.wait(loops)
+            finally:
+                queue.stop()
 
     # -- what a change concerns --------------------------------------------------------------
 
