@@ -124,9 +124,17 @@ def should_restart(pod: Pod, container: Container, state: ContainerState) -> boo
     return policy == "Always" or (policy == "OnFailure" and state.exit_code != 0)
 
 
+def has_begun(pod: Pod, latest: Mapping[str, ContainerState]) -> bool:
+    """Whether an ordinary container was ever started: initialization was over then."""
+    return any(
+        (state := latest.get(container.name)) is not None and state.stage is not Stage.CREATED
+        for container in pod.spec.containers
+    )
+
+
 def init_failed(pod: Pod, latest: Mapping[str, ContainerState]) -> bool:
     """Whether an init container has failed for good."""
-    if pod.spec.restart_policy != "Never":
+    if pod.spec.restart_policy != "Never" or has_begun(pod, latest):
         return False
     return any(
         not is_sidecar(container) and _ended_badly(latest.get(container.name))
@@ -136,9 +144,7 @@ def init_failed(pod: Pod, latest: Mapping[str, ContainerState]) -> bool:
 
 def is_initialized(pod: Pod, latest: Mapping[str, ContainerState]) -> bool:
     """Whether the ordinary containers may run: every init container is done, every sidecar up."""
-    if any(container.name in latest for container in pod.spec.containers):
-        return True  # they were started once, so this was true then
-    return first_unfinished_init(pod, latest) is None
+    return has_begun(pod, latest) or first_unfinished_init(pod, latest) is None
 
 
 def first_unfinished_init(pod: Pod, latest: Mapping[str, ContainerState]) -> Container | None:
@@ -221,12 +227,13 @@ def _ended_badly(state: ContainerState | None) -> bool:
 
 def _due(pod: Pod, latest: Mapping[str, ContainerState]) -> list[Container]:
     """The containers that should be running now or be on their way."""
+    initialized = is_initialized(pod, latest)
     due = [
         container
         for container in pod.spec.init_containers or ()
-        if is_sidecar(container) and container.name in latest
+        if is_sidecar(container) and (initialized or container.name in latest)
     ]
-    if not is_initialized(pod, latest):
+    if not initialized:
         first = first_unfinished_init(pod, latest)
         if first is not None and first not in due:
             due.append(first)
