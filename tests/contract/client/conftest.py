@@ -10,7 +10,9 @@ from volagent.aio.clock import SystemClock
 from volagent.aio.tasks import Supervisor
 from volagent.api.admission import Admission
 from volagent.api.inprocess import InProcessClient
+from volagent.api.server import ApiServer
 from volagent.client.contract import Client
+from volagent.client.http import HttpClient
 from volagent.store.sqlite import open_store
 
 NODE_NAME = "vm-1"
@@ -31,7 +33,21 @@ async def serve_in_process(directory: Path) -> AsyncIterator[InProcessClient]:
     await store.close()
 
 
-@pytest.fixture(params=["in-process"])
-async def client(tmp_path: Path) -> AsyncIterator[Client]:
-    async with serve_in_process(tmp_path) as served:
+@asynccontextmanager
+async def serve_over_http(directory: Path) -> AsyncIterator[HttpClient]:
+    """The same server behind HTTP on a unix socket."""
+    async with serve_in_process(directory) as served:
+        server = ApiServer(
+            served, node_view=None, ready=lambda: None, metrics=lambda: b"", version="0"
+        )
+        socket_path = str(directory / "api.sock")
+        await server.start_unix(socket_path)
+        async with HttpClient(f"unix://{socket_path}") as client:
+            yield client
+        await server.close()
+
+
+@pytest.fixture(params=[serve_in_process, serve_over_http], ids=["in-process", "http"])
+async def client(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Client]:
+    async with request.param(tmp_path) as served:
         yield served
