@@ -11,7 +11,9 @@ from aiohttp import web
 
 from volagent.api.routes import Target
 from volagent.client.contract import ApiError, BadRequest, TooLarge, UnsupportedMediaType
-from volagent.objects.meta import Document
+from volagent.objects.field_errors import MalformedObject
+from volagent.objects.meta import Document, TypedObject
+from volagent.objects.reading import read_view
 
 BODY_LIMIT_BYTES = 3 * 1024 * 1024
 NESTING_LIMIT = 64
@@ -19,6 +21,13 @@ NESTING_LIMIT = 64
 JSON_TYPES = frozenset({"", "application/json", "*/*"})
 YAML_TYPES = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
 _DECODER = msgspec.json.Decoder()
+
+
+class _Envelope(TypedObject, frozen=True):
+    """The outer shape of every object."""
+
+    spec: dict[str, Any] | None = None
+    status: dict[str, Any] | None = None
 
 
 async def read_body(request: web.BaseRequest) -> bytes:
@@ -103,12 +112,9 @@ def decode_document(body: bytes, content_type: str, target: Target) -> Document:
         raise BadRequest(f"the body must be an object, not {_name_type(value)}")
     may_have_nulls = b"null" in body or content_type in YAML_TYPES
     document: Document = _drop_nulls(value) if may_have_nulls else value
+    _check_types(document, target)
     _match_type(document, target)
-    metadata = document.get("metadata")
-    if metadata is None:
-        metadata = document["metadata"] = {}
-    elif not isinstance(metadata, dict):
-        raise BadRequest(f"metadata: Expected an object, got {_name_type(metadata)}")
+    metadata = document.setdefault("metadata", {})
     if target.name:
         _match_name(metadata, target)
     namespace = metadata.get("namespace")
@@ -121,6 +127,19 @@ def decode_document(body: bytes, content_type: str, target: Target) -> Document:
                 f" request: metadata.namespace is {namespace!r}, the URL says {target.namespace!r}"
             )
     return document
+
+
+def _check_types(document: Document, target: Target) -> None:
+    """What the registry looks at before any rule of the kind is applied."""
+    try:
+        read_view(document, _Envelope)
+    except MalformedObject as error:
+        resource = target.resource
+        raise BadRequest(
+            f'{resource.kind} in version "{resource.api_version}" cannot be handled as a'
+            f" {resource.kind}: {error}",
+            details={"causes": [{"field": error.field, "message": error.message}]},
+        ) from error
 
 
 def _match_type(value: Document, target: Target) -> None:

@@ -21,23 +21,23 @@ _GID = struct.Struct("I")
 _GROUPS_LIMIT_BYTES = 1024  # the most that Python lets getsockopt return: 256 groups
 
 
-def identify_peer(connection: socket.socket) -> User:
-    """Who is at the other end. Needs an `AF_UNIX` socket."""
+def identify_peer(connection: socket.socket, group: str) -> User:
+    """Who is at the other end of an `AF_UNIX` socket; members of `group` are admins."""
     _pid, uid, gid = _UCRED.unpack(
         connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
     )
     if uid == 0:
         return User("root", frozenset({ADMIN_GROUP}))
     name = _name_user(uid)
+    fix = f"sudo usermod -aG {group} {name}"
     try:
-        access = grp.getgrnam(ACCESS_GROUP)
+        access = grp.getgrnam(group)
     except KeyError:
-        fix = f"sudo groupadd --system {ACCESS_GROUP} && sudo usermod -aG {ACCESS_GROUP} {name}"
+        fix = f"sudo groupadd --system {group} && {fix}"
     else:
         if _is_member(connection, gid, access, name):
             return User(name, frozenset({ADMIN_GROUP}))
-        fix = f"sudo usermod -aG {ACCESS_GROUP} {name}"
-    hint = f"only root and members of group {ACCESS_GROUP} may use this socket"
+    hint = f"only root and members of group {group} may use this socket"
     return User(name, hint=f"{hint}: {fix}, then log in again")
 
 

@@ -80,11 +80,21 @@ class ApiServer:
         self._http: HttpServer | None = None
         self._listeners: list[asyncio.Server] = []
         self._socket_paths: list[str] = []
+        self._access_group = ACCESS_GROUP
+
+    @property
+    def watch_count(self) -> int:
+        """How many watches are being served."""
+        return self._watches.count
 
     async def start_unix(
         self, path: str, mode: int = SOCKET_MODE, group: str = ACCESS_GROUP
     ) -> None:
-        """Listen on a unix socket. Raises `ListenError`."""
+        """Listen on a unix socket; root and the members of `group` may do everything.
+
+        Raises `ListenError`.
+        """
+        self._access_group = group
         loop = asyncio.get_running_loop()
         listener = bind_unix(path, mode, group)
         self._listeners.append(
@@ -173,11 +183,13 @@ class ApiServer:
             raise ConnectionResetError("the client is gone")
         peer = transport.get_extra_info("socket")
         if peer.family == socket.AF_UNIX:
-            connection.caller = identify_peer(peer)
+            connection.caller = identify_peer(peer, self._access_group)
             return connection.caller
         return await self._identify_remote(request, transport)
 
-    async def _identify_remote(self, request: web.BaseRequest, transport: asyncio.BaseTransport) -> User:
+    async def _identify_remote(
+        self, request: web.BaseRequest, transport: asyncio.BaseTransport
+    ) -> User:
         given = request.headers.get("Authorization")
         if given is not None:
             scheme, _, token = given.partition(" ")

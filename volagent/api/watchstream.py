@@ -14,8 +14,10 @@ from aiohttp import web
 
 from volagent.api.connection import Connection
 from volagent.api.query import Query
+from volagent.api.resources import traits_of
 from volagent.api.responses import JSON
 from volagent.api.routes import Target
+from volagent.api.selectors import compile_selection
 from volagent.client.contract import ApiError, Client, Listing, WatchEvent
 from volagent.observe.logs import get_logger
 
@@ -35,6 +37,11 @@ class WatchStreams:
         self._running: set[asyncio.Task[Any]] = set()
         self._closing = False
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._running)
+
     def close(self) -> None:
         """End every watch, politely: clients see the end of the stream and come back."""
         self._closing = True
@@ -45,9 +52,11 @@ class WatchStreams:
         self, request: web.BaseRequest, target: Target, query: Query, shape: Shape
     ) -> web.StreamResponse:
         """Answer one watch request. Raises `ApiError` only before anything was sent."""
+        selection = query.select(target.namespace)
+        compile_selection(traits_of(target.resource), selection)  # a bad one is a 400, not an event
         listing = None
         if query.resource_version in ("", "0") or query.send_initial_events:
-            listing = await self._client.list(target.resource, query.select(target.namespace))
+            listing = await self._client.list(target.resource, selection)
         response = web.StreamResponse(headers={"Content-Type": JSON})
         connection = cast(Connection, request.protocol)
         task = cast("asyncio.Task[Any]", asyncio.current_task())

@@ -8,6 +8,7 @@ read: JSON is what daemons and clients speak.
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -20,19 +21,72 @@ NESTING_LIMIT = 64
 class ManifestError(ValueError):
     """The text is no usable YAML; the message has line and column (from 1) where known."""
 
+    def __init__(self, message: str, line: int = 0, column: int = 0) -> None:
+        super().__init__(f"line {line} column {column}: {message}" if line else message)
+        self.message = message
+        self.line = line
+
 
 def read_yaml(text: bytes | str, *, nesting_limit: int = NESTING_LIMIT) -> list[Any]:
     """The JSON values of all documents; empty ones are left out. Raises `ManifestError`."""
+    return [value for _, value in read_documents(text, nesting_limit=nesting_limit)]
+
+
+def read_documents(
+    text: bytes | str, *, nesting_limit: int = NESTING_LIMIT, unique_keys: bool = False
+) -> list[tuple[int, Any]]:
+    """As `read_yaml`, each with the line (from 1) on which it begins.
+
+    With `unique_keys` a key that stands twice in a mapping is an error; else the last one wins, as
+    Kubernetes' servers have it.
+    """
     try:
         _Bounds(nesting_limit).check(yaml.parse(text, Loader=_LOADER))
-        values = [value for value in yaml.load_all(text, Loader=_LOADER) if value is not None]
+        return list(_construct(text, unique_keys=unique_keys))
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1} column {mark.column + 1}: " if mark else ""
-        raise ManifestError(f"{where}{error.problem or error.context}") from error
+        message, mark = (
+            str(error.problem or error.context),
+            error.problem_mark or error.context_mark,
+        )
+        if mark is None:
+            raise ManifestError(message) from error
+        raise ManifestError(message, mark.line + 1, mark.column + 1) from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ManifestError(str(error)) from error
-    return [_to_json(value) for value in values]
+        raise ManifestError(" ".join(str(error).split())) from error
+
+
+def _construct(text: bytes | str, *, unique_keys: bool) -> Iterator[tuple[int, Any]]:
+    loader = _LOADER(text)
+    try:
+        while loader.check_node():
+            node = loader.get_node()
+            if unique_keys:
+                _refuse_repeated_keys(node)
+            value = loader.construct_document(node)
+            if value is not None:
+                yield node.start_mark.line + 1, _to_json(value)
+    finally:
+        loader.dispose()
+
+
+def _refuse_repeated_keys(top: Any) -> None:
+    nodes = [top]
+    seen_nodes: set[int] = set()
+    while nodes:
+        node = nodes.pop()
+        if id(node) in seen_nodes:
+            continue  # an alias
+        seen_nodes.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            nodes.extend(node.value)
+        elif isinstance(node, yaml.MappingNode):
+            keys: set[str] = set()
+            for key, value in node.value:
+                nodes.append(value)
+                if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                    if key.value in keys:
+                        raise _at(key, f'the key "{key.value}" stands twice')
+                    keys.add(key.value)
 
 
 class _Bounds:
@@ -84,7 +138,7 @@ class _Bounds:
 
 def _at(event: Any, message: str) -> ManifestError:
     mark = event.start_mark
-    return ManifestError(f"line {mark.line + 1} column {mark.column + 1}: {message}")
+    return ManifestError(message, mark.line + 1, mark.column + 1)
 
 
 def _construct_int(loader: Any, node: Any) -> int:

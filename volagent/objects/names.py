@@ -1,10 +1,15 @@
 """Which names, keys and label values Kubernetes accepts, and its words for those it does not.
 
 Source: apimachinery `pkg/util/validation/validation.go`. Every `check_` gives the reasons why a
-text does not do: none for a good one. Pure.
+text does not do: none for a good one. Pure. Names that repeat from object to object are remembered.
 """
 
 import re
+from functools import lru_cache
+
+Reasons = tuple[str, ...]
+
+_REMEMBERED_TEXTS = 2048
 
 LABEL_LIMIT_CHARS = 63
 SUBDOMAIN_LIMIT_CHARS = 253
@@ -47,25 +52,27 @@ _VARIABLE_TEXT = (
 )
 
 
-def check_label(text: str) -> list[str]:
+@lru_cache(maxsize=_REMEMBERED_TEXTS)
+def check_label(text: str) -> Reasons:
     """A DNS-1123 label, as volumes, containers and namespaces are named."""
     return _check(text, _LABEL, _LABEL_TEXT, LABEL_LIMIT_CHARS)
 
 
-def check_subdomain(text: str) -> list[str]:
+def check_subdomain(text: str) -> Reasons:
     """A DNS-1123 subdomain, as most objects are named."""
     return _check(text, _SUBDOMAIN, _SUBDOMAIN_TEXT, SUBDOMAIN_LIMIT_CHARS)
 
 
-def check_qualified(text: str) -> list[str]:
+@lru_cache(maxsize=_REMEMBERED_TEXTS)
+def check_qualified(text: str) -> Reasons:
     """A key of a label or annotation: `[prefix/]name`."""
     prefix, slash, name = text.rpartition("/")
-    reasons: list[str] = []
     if "/" in prefix:
-        return [
+        return (
             "a qualified name must consist of alphanumeric characters, '-', '_' or '.', with an"
-            " optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
-        ]
+            " optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",
+        )
+    reasons: list[str] = []
     if slash:
         if not prefix:
             reasons.append("prefix part must be non-empty")
@@ -77,61 +84,51 @@ def check_qualified(text: str) -> list[str]:
         reasons.append(f"name part must be no more than {LABEL_LIMIT_CHARS} characters")
     if _QUALIFIED.fullmatch(name) is None:
         reasons.append(_QUALIFIED_TEXT)
-    return reasons
+    return tuple(reasons)
 
 
-def check_label_value(text: str) -> list[str]:
+@lru_cache(maxsize=_REMEMBERED_TEXTS)
+def check_label_value(text: str) -> Reasons:
     """A label's value."""
     return _check(text, _LABEL_VALUE, _LABEL_VALUE_TEXT, LABEL_LIMIT_CHARS)
 
 
-def check_config_key(text: str) -> list[str]:
+@lru_cache(maxsize=_REMEMBERED_TEXTS)
+def check_config_key(text: str) -> Reasons:
     """A key of a Secret's or ConfigMap's data, which is to become a file's name."""
     reasons = _check(text, _CONFIG_KEY, _CONFIG_KEY_TEXT, KEY_LIMIT_CHARS)
-    if text == ".":
-        reasons.append("must not be '.'")
-    elif text == "..":
-        reasons.append("must not be '..'")
-    elif text.startswith(".."):
-        reasons.append("must not start with '..'")
-    return reasons
+    if text in (".", ".."):
+        return (*reasons, f"must not be '{text}'")
+    return (*reasons, "must not start with '..'") if text.startswith("..") else reasons
 
 
-def check_variable(text: str) -> list[str]:
+def check_variable(text: str) -> Reasons:
     """The name of an environment variable."""
-    return [] if _VARIABLE.fullmatch(text) else [_VARIABLE_TEXT]
+    return () if _VARIABLE.fullmatch(text) else (_VARIABLE_TEXT,)
 
 
-def check_relative_path(text: str) -> list[str]:
+def check_relative_path(text: str) -> Reasons:
     """A path below a volume: relative, without `..`, without NUL."""
     reasons = check_backsteps(text)
-    if text.startswith("/"):
-        reasons.append("must be a relative path")
-    return reasons
+    return (*reasons, "must be a relative path") if text.startswith("/") else reasons
 
 
-def check_absolute_path(text: str) -> list[str]:
+def check_absolute_path(text: str) -> Reasons:
     """A path of a host or server: absolute, without `..`, without NUL."""
     reasons = check_backsteps(text)
-    if not text.startswith("/"):
-        reasons.append("must be an absolute path")
-    return reasons
+    return reasons if text.startswith("/") else (*reasons, "must be an absolute path")
 
 
-def check_backsteps(text: str) -> list[str]:
+def check_backsteps(text: str) -> Reasons:
     """No part of a path may be `..`; no path can have a NUL."""
-    reasons = []
-    if ".." in text and ".." in text.split("/"):
-        reasons.append("must not contain '..'")
-    if "\0" in text:
-        reasons.append("must not contain a NUL character")
-    return reasons
+    steps_back = ".." in text and ".." in text.split("/")
+    reasons: Reasons = ("must not contain '..'",) if steps_back else ()
+    return (*reasons, "must not contain a NUL character") if "\0" in text else reasons
 
 
-def _check(text: str, form: re.Pattern[str], explanation: str, limit_chars: int) -> list[str]:
-    reasons = []
+def _check(text: str, form: re.Pattern[str], explanation: str, limit_chars: int) -> Reasons:
+    fits = form.fullmatch(text) is not None
     if len(text) > limit_chars:
-        reasons.append(f"must be no more than {limit_chars} characters")
-    if form.fullmatch(text) is None:
-        reasons.append(explanation)
-    return reasons
+        too_long = f"must be no more than {limit_chars} characters"
+        return (too_long,) if fits else (too_long, explanation)
+    return () if fits else (explanation,)

@@ -4,6 +4,7 @@ The texts repeat from object to object, so what was parsed once is remembered.
 """
 
 from collections.abc import Mapping
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -22,22 +23,21 @@ def canonical_text(text: str) -> str:
 
 
 @lru_cache(maxsize=_REMEMBERED_TEXTS)
-def _sign(text: str) -> int:
-    value = parse_quantity(text)
-    return (value > 0) - (value < 0)
+def _parse(text: str) -> Fraction:
+    return parse_quantity(text)
 
 
-def sign_of(amount: Amount, field: str) -> int:
-    """-1, 0 or 1. Raises `MalformedObject` when it is no quantity."""
+def read_amount(amount: Amount, field: str) -> Fraction:
+    """The exact value. Raises `MalformedObject` when it is no quantity."""
     try:
-        return _sign(str(amount))
+        return _parse(str(amount))
     except ValueError as error:  # QuantityError, or more digits than Python converts
         raise MalformedObject(field, str(error)) from error
 
 
 def check_amount(amount: Amount, field: str) -> list[FieldError]:
     """A quantity that must not be negative. Raises `MalformedObject`."""
-    if sign_of(amount, field) >= 0:
+    if read_amount(amount, field) >= 0:
         return []
     return [invalid(field, str(amount), "must be greater than or equal to 0")]
 

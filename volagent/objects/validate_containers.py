@@ -31,8 +31,7 @@ from volagent.objects.pod import (
     VolumeDevice,
     VolumeMount,
 )
-from volagent.objects.quantities import check_amount
-from volagent.objects.quantity import parse_quantity
+from volagent.objects.quantities import check_amount, read_amount
 from volagent.objects.validate_volumes import validate_field_ref, validate_resource_ref
 from volagent.objects.volumes import Volume
 
@@ -300,7 +299,10 @@ def _validate_resources(resources: ResourceRequirements, field: str) -> list[Fie
         for name, amount in amounts.items():
             errors += check_amount(amount, f"{field}.{group}[{name}]")
     for name, amount in requests.items():
-        if name in limits and parse_quantity(amount) > parse_quantity(limits[name]):
+        if name not in limits:
+            continue
+        where = f"{field}.requests[{name}]"
+        if read_amount(amount, where) > read_amount(limits[name], where):
             text = f"must be less than or equal to {name} limit of {limits[name]}"
             errors.append(invalid(f"{field}.requests", str(amount), text))
     return errors

@@ -12,6 +12,7 @@ from volagent.objects.field_errors import (
 )
 from volagent.objects.meta import ObjectMeta, OwnerReference
 from volagent.objects.names import (
+    Reasons,
     check_label,
     check_label_value,
     check_qualified,
@@ -21,7 +22,7 @@ from volagent.objects.names import (
 ANNOTATIONS_LIMIT_BYTES = 256 * 1024
 _STANDARD_FINALIZERS = frozenset({"foregroundDeletion", "orphan", "kubernetes"})
 
-CheckName = Callable[[str], list[str]]
+CheckName = Callable[[str], Reasons]
 
 
 def validate_metadata(

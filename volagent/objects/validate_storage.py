@@ -19,8 +19,7 @@ from volagent.objects.field_errors import (
 )
 from volagent.objects.meta import Document, SecretReference, View
 from volagent.objects.names import check_absolute_path, check_subdomain
-from volagent.objects.quantities import Amount, sign_of
-from volagent.objects.quantity import parse_quantity
+from volagent.objects.quantities import Amount, read_amount
 from volagent.objects.reading import read_optional
 from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
 from volagent.objects.validate_meta import validate_metadata
@@ -100,7 +99,7 @@ def _validate_capacity(capacity: dict[str, Any] | None) -> list[FieldError]:
 
 
 def _validate_positive(amount: Amount, field: str) -> list[FieldError]:
-    if sign_of(amount, field) > 0:
+    if read_amount(amount, field) > 0:
         return []
     return [invalid(field, str(amount), "must be greater than zero")]
 
@@ -280,10 +279,10 @@ def validate_claim_change(old: Document, new: Document) -> list[FieldError]:
     held, wanted = _requested(before), _requested(after)
     if bound and wanted != held:
         capacity = ((old.get("status") or {}).get("capacity") or {}).get("storage", held)
-        if parse_quantity(wanted) < parse_quantity(capacity):
-            text = "field can not be less than status.capacity"
-            errors.append(forbidden("spec.resources.requests.storage", text))
-        elif not errors and parse_quantity(wanted) > parse_quantity(held):
+        field = "spec.resources.requests.storage"
+        if read_amount(wanted, field) < read_amount(capacity, "status.capacity.storage"):
+            errors.append(forbidden(field, "field can not be less than status.capacity"))
+        elif not errors and read_amount(wanted, field) > read_amount(held, field):
             raise RefusedChange(
                 f'persistentvolumeclaims "{new["metadata"]["name"]}" is forbidden: only dynamically'
                 " provisioned pvc can be resized and the storageclass that provisions the pvc must"

@@ -19,6 +19,7 @@ from volagent.objects.field_errors import (
 )
 from volagent.objects.meta import Document
 from volagent.objects.names import (
+    Reasons,
     check_absolute_path,
     check_config_key,
     check_label,
@@ -174,7 +175,7 @@ def _validate_payload_path(path: str, field: str) -> list[FieldError]:
     return errors
 
 
-def _validate_path(path: str, field: str, check: Callable[[str], list[str]]) -> list[FieldError]:
+def _validate_path(path: str, field: str, check: Callable[[str], Reasons]) -> list[FieldError]:
     if not path:
         return [required(field)]
     return [invalid(field, path, reason) for reason in check(path)]

@@ -184,7 +184,7 @@ async def test_watch_is_a_bad_request_when_its_selector_is_malformed(world: Worl
 
 async def test_watch_ends_when_the_server_closes(world: World) -> None:
     watch = asyncio.ensure_future(world.call("GET", f"{PODS}?watch=1"))
-    while not world.server._watches._running:
+    while not world.server.watch_count:
         await asyncio.sleep(0.001)
     await world.server.close()
     assert (await watch).code == 200
@@ -194,10 +194,10 @@ async def test_watch_is_forgotten_when_its_client_leaves(world: World) -> None:
     reader, writer = await asyncio.open_unix_connection(world.socket_path)
     writer.write(f"GET {PODS}?watch=1 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     await reader.readuntil(b"\r\n\r\n")
-    assert world.server._watches._running
+    assert world.server.watch_count
     writer.close()
     async with asyncio.timeout(5):
-        while world.server._watches._running:
+        while world.server.watch_count:
             await asyncio.sleep(0.001)
 
 
