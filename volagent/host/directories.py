@@ -10,7 +10,7 @@ import stat
 from typing import Final
 
 from volagent.host import paths
-from volagent.host.errors import Absent, HostError
+from volagent.host.errors import HostError
 
 PARENT_MODE: Final = 0o750
 """The mode of directories that are made on the way."""
@@ -31,10 +31,10 @@ def make_directory(path: str, *, mode: int, gid: int | None = None) -> bool:
 
 def open_or_make(path: str) -> int:
     """A descriptor (O_PATH) of a directory, which is made with its parents when it is missing."""
-    try:
-        return paths.open_directory(path)
-    except Absent:
-        parent, name = paths.split(path)
+    fd = paths.try_open_directory(path)
+    if fd >= 0:
+        return fd
+    parent, name = paths.split(path)
     above = open_or_make(parent)
     try:
         make_directory_at(above, name, PARENT_MODE, None, path)

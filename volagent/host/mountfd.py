@@ -21,6 +21,7 @@ _PRIVATE = libc.MountAttr(propagation=libc.MS_PRIVATE)
 _SLAVE = libc.MountAttr(propagation=libc.MS_SLAVE)
 _SHARED = libc.MountAttr(propagation=libc.MS_SHARED)
 _TMPFS_ATTRIBUTES = libc.MOUNT_ATTR_NOSUID | libc.MOUNT_ATTR_NODEV
+_TMPFS_DEFAULT_MODE = 0o1777
 _LOG_BYTES = 4096
 _OF_DESCRIPTOR = libc.AT_EMPTY_PATH | libc.AT_STATX_DONT_SYNC
 _OF_NAME = libc.AT_SYMLINK_NOFOLLOW | libc.AT_NO_AUTOMOUNT | libc.AT_STATX_DONT_SYNC
@@ -45,7 +46,8 @@ def open_tmpfs(options: TmpfsOptions, target: str) -> int:
     context = -1
     try:
         context = libc.fsopen(b"hugetlbfs" if huge else b"tmpfs")
-        libc.fsconfig(context, libc.FSCONFIG_SET_STRING, b"mode", b"%o" % options.mode)
+        if huge or options.mode != _TMPFS_DEFAULT_MODE:
+            libc.fsconfig(context, libc.FSCONFIG_SET_STRING, b"mode", b"%o" % options.mode)
         if options.size_bytes is not None:
             libc.fsconfig(context, libc.FSCONFIG_SET_STRING, b"size", b"%d" % options.size_bytes)
         if options.uid:

@@ -47,6 +47,16 @@ def open_directory(path: str) -> int:
         raise explain_failure("openat2", path, error) from error
 
 
+def try_open_directory(path: str) -> int:
+    """As `open_directory`, but -1 when it is missing: for a walk that makes what is missing."""
+    try:
+        return libc.openat2(libc.AT_FDCWD, encode(path), _DIRECTORY)
+    except FileNotFoundError:
+        return -1
+    except OSError as error:
+        raise explain_failure("openat2", path, error) from error
+
+
 def open_listing(path: str) -> int:
     """A descriptor of a directory that can be listed. Raises as `open_directory`."""
     try:

@@ -6,9 +6,10 @@ here are unique for the lifetime of the kernel. Never touches a mounted file sys
 """
 
 import errno
-import os
 import struct
+import sys
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Final
 
 from volagent.host import libc
@@ -41,7 +42,8 @@ _EVERYTHING: Final = (
 # them that are offsets point into the strings, which begin at byte 512.
 _FIXED = struct.Struct("=IIQIIQIIQQIIQQQQQIIQII")
 _STRINGS_AT: Final = 512
-_USUAL_BYTES: Final = 2048
+_ENCODING: Final = sys.getfilesystemencoding()
+_USUAL_BYTES: Final = 1024
 _MOST_BYTES: Final = 1 << 20
 
 _SB_RDONLY: Final = 1 << 0
@@ -72,36 +74,47 @@ def parse_statmount(raw: bytes) -> MountEntry:
         _old, _old_parent, attributes, propagation, _peers, _master, _from, root, point, _ns,
         subtype, source,
     ) = _FIXED.unpack_from(raw)  # fmt: skip
-
-    def text(bit: int, offset: int) -> str:
-        if not mask & bit:
-            return ""
-        start = _STRINGS_AT + offset
-        return os.fsdecode(raw[start : raw.index(b"\0", start)])
-
-    type_name = text(_FS_TYPE, fs_type)
-    sub_name = text(_FS_SUBTYPE, subtype)
-    super_options = ["ro" if sb_flags & _SB_RDONLY else "rw"]
-    if sb_flags & _SB_SYNCHRONOUS:
-        super_options.append("sync")
-    if sb_flags & _SB_DIRSYNC:
-        super_options.append("dirsync")
-    if sb_flags & _SB_LAZYTIME:
-        super_options.append("lazytime")
-    if options := text(_MNT_OPTS, mnt_opts):
-        super_options += options.split(",")
+    type_name = _text(raw, fs_type)
+    if mask & _FS_SUBTYPE:
+        type_name = f"{type_name}.{_text(raw, subtype)}"
     return MountEntry(
-        mount_id=MountId(mnt_id),
-        parent_id=MountId(parent_id),
-        device=f"{major}:{minor}",
-        root=text(_MNT_ROOT, root),
-        mount_point=text(_MNT_POINT, point),
-        fs_type=f"{type_name}.{sub_name}" if sub_name else type_name,
-        source=text(_SB_SOURCE, source) or "none",
-        options=tuple(describe_attributes(attributes)),
-        super_options=tuple(super_options),
-        propagation=_describe_propagation(propagation),
+        MountId(mnt_id),
+        MountId(parent_id),
+        f"{major}:{minor}",
+        _text(raw, root),
+        # Neither a source nor a mount point is told where there is none to be seen.
+        _text(raw, point) if mask & _MNT_POINT else "",
+        type_name,
+        _text(raw, source) if mask & _SB_SOURCE else "none",
+        _attribute_words(attributes),
+        _super_words(sb_flags, _text(raw, mnt_opts) if mask & _MNT_OPTS else ""),
+        _describe_propagation(propagation),
     )
+
+
+def _text(raw: bytes, offset: int) -> str:
+    start = _STRINGS_AT + offset
+    return raw[start : raw.index(b"\0", start)].decode(_ENCODING, "surrogateescape")
+
+
+# Thousands of mounts share a handful of option lists: building them once halves the work.
+
+
+@lru_cache(maxsize=256)
+def _attribute_words(attributes: int) -> tuple[str, ...]:
+    return tuple(describe_attributes(attributes))
+
+
+@lru_cache(maxsize=256)
+def _super_words(flags: int, options: str) -> tuple[str, ...]:
+    words = ["ro" if flags & _SB_RDONLY else "rw"]
+    if flags & _SB_SYNCHRONOUS:
+        words.append("sync")
+    if flags & _SB_DIRSYNC:
+        words.append("dirsync")
+    if flags & _SB_LAZYTIME:
+        words.append("lazytime")
+    return (*words, *options.split(",")) if options else tuple(words)
 
 
 def _describe_propagation(bits: int) -> str:
