@@ -123,7 +123,8 @@ class ApiBackedDriver:
         except HostError as error:
             raise explain_failure(error, target) from error
         held = HeldMount(target, mount_id, fingerprint=payload.fingerprint)
-        return Mounted(f"{len(payload.files)} files", held)
+        count = len(payload.files)
+        return Mounted("1 file" if count == 1 else f"{count} files", held)
 
     async def unpublish(self, published: HeldMount) -> Done:
         """Take the directory away; the content is the API's."""
