@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
 from volagent.host.process import Helpers
 from volagent.host.real import make_host
-from volagent.node.agent import AgentConfig, NodeAgent
+from volagent.node.agent import AgentConfig, NodeAgent, Start
 from volagent.node.hand_over import RuntimeHandOver
 from volagent.node.records import RecordBook
 from volagent.node.register import describe_node, read_boot_id
@@ -70,12 +70,13 @@ def run(settings: Settings) -> int:
     configure_logs(settings.log.level, settings.log.format)
     try:
         asyncio.run(_Daemon(settings).run())
-    except* StartError as group:
-        _tell(_first(group))
-        return EXIT_FAILED
-    except* StoreError as group:
-        _log.error("store broken", error=str(_first(group)))
-        return EXIT_FAILED
+    except (StartError, StoreError) as error:
+        return _tell(error)
+    except BaseExceptionGroup as group:
+        cause = _first(group)
+        if not isinstance(cause, StartError | StoreError):
+            raise
+        return _tell(cause)
     return EXIT_OK
 
 
@@ -86,11 +87,12 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
     return error
 
 
-def _tell(error: BaseException) -> None:
+def _tell(error: BaseException) -> int:
     hint = error.hint if isinstance(error, StartError) else ""
-    print(f"volagent: cannot start: {error}", file=sys.stderr)  # noqa: T201  # before any log
+    print(f"volagent: cannot go on: {error}", file=sys.stderr)  # noqa: T201  # for a person
     if hint:
         print(f"hint: {hint}", file=sys.stderr)  # noqa: T201
+    return EXIT_FAILED
 
 
 @dataclass(slots=True)
@@ -111,13 +113,14 @@ class _Daemon:
             client = self._make_client(store)
             await client.housekeeping.bootstrap()
             async with Supervisor() as tasks:
-                tasks.start_loop("store", store.wait_broken())
-                tasks.start_loop("housekeeping", client.housekeeping.run())
+                start_loop: Start = tasks.start_loop
+                start_loop("store", store.wait_broken())
+                start_loop("housekeeping", client.housekeeping.run())
                 agent, hand_over = self._make_agent(client, tasks.start)
                 server = self._make_server(client, agent, hand_over)
                 self._listen_to_signals()
                 try:
-                    await self._serve(tasks, client, agent, server)
+                    await self._serve(start_loop, client, agent, server)
                 finally:
                     await server.close()
                     agent.close()
@@ -125,11 +128,11 @@ class _Daemon:
         await self.helpers.close()
 
     async def _serve(
-        self, tasks: Supervisor, client: InProcessClient, agent: NodeAgent, server: ApiServer
+        self, start_loop: Start, client: InProcessClient, agent: NodeAgent, server: ApiServer
     ) -> None:
         await agent.node.register()
-        tasks.start_loop("agent", agent.run(tasks.start_loop))
-        tasks.start_loop("binder", Binder(client, agent.events, self.clock).run())
+        start_loop("agent", agent.run(start_loop))
+        start_loop("binder", Binder(client, agent.events).run())
         await self._open_listeners(server)
         await agent.recovered.wait()
         self.recovery_s = time.monotonic() - self.began_s
@@ -141,7 +144,7 @@ class _Daemon:
         notify("READY=1")
         interval_s = watchdog_interval_s()
         if interval_s is not None:
-            tasks.start_loop("watchdog", feed_watchdog(interval_s))
+            start_loop("watchdog", feed_watchdog(interval_s))
         await self.stopping.wait()
         notify("STOPPING=1")
         if self.settings.drain_on_exit:
@@ -209,7 +212,7 @@ class _Daemon:
         )  # fmt: skip
 
     def _make_agent(
-        self, client: InProcessClient, start: Callable[[str, Coroutine[Any, Any, None]], object]
+        self, client: InProcessClient, start: Start
     ) -> tuple[NodeAgent, RuntimeHandOver]:
         settings = self.settings
         layout = Layout(os.path.realpath(settings.root_dir))
@@ -276,7 +279,7 @@ class _Daemon:
                 authenticators.append(TokenFile(self.settings.auth.token_file))
             except TokenFileError as error:
                 raise StartError(str(error)) from error
-        authenticators.append(ServiceAccountTokens(client.issuer.verify))
+        authenticators.append(ServiceAccountTokens(client, client.issuer))
         return ApiServer(
             client,
             node_view=view,

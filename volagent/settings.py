@@ -35,6 +35,13 @@ class SettingsError(Exception):
         return f"{self.where}: {self.message}"
 
 
+CDI_DIR_BY_RUN_DIR = "auto"
+CDI_DIR = "/var/run/cdi"
+"""Where podman, containerd and CRI-O look; only the daemon with the default run directory may have
+it to itself."""
+RUN_DIR = "/run/volagent"
+
+
 class RuntimeSettings(msgspec.Struct, frozen=True):
     """Who starts the containers."""
 
@@ -42,8 +49,9 @@ class RuntimeSettings(msgspec.Struct, frozen=True):
     podman_socket: str = "/run/podman/podman.sock"
     network: str = ""
     """Network mode of created containers; "" leaves it to the runtime."""
-    cdi_dir: str = "/var/run/cdi"
-    """Where a CDI file per pod is written; "" writes none."""
+    cdi_dir: str = CDI_DIR_BY_RUN_DIR
+    """Where a CDI file per pod is written; "" writes none, "auto" is `CDI_DIR` for the default run
+    directory and `<run_dir>/cdi` for any other."""
 
 
 class TlsSettings(msgspec.Struct, frozen=True):
@@ -86,7 +94,7 @@ class Settings(msgspec.Struct, frozen=True):
 
     root_dir: str = "/var/lib/kubelet"
     state_dir: str = "/var/lib/volagent"
-    run_dir: str = "/run/volagent"
+    run_dir: str = RUN_DIR
     listen: tuple[str, ...] = ()
     """`unix:///path` or `https://address:port`; filled with the socket in `run_dir`."""
     node_name: str = ""
@@ -223,11 +231,16 @@ def _list_choices(kind: Any) -> str:
 
 def _fill(settings: Settings) -> Settings:
     """Give the settings that depend on others their values."""
+    runtime = settings.runtime
+    if runtime.cdi_dir == CDI_DIR_BY_RUN_DIR:
+        cdi_dir = CDI_DIR if settings.run_dir == RUN_DIR else f"{settings.run_dir}/cdi"
+        runtime = msgspec.structs.replace(runtime, cdi_dir=cdi_dir)
     return msgspec.structs.replace(
         settings,
         listen=tuple(settings.listen) or (f"unix://{settings.run_dir}/volagent.sock",),
         node_name=settings.node_name or socket.gethostname().lower(),
         image_dir=settings.image_dir or f"{settings.state_dir}/images",
+        runtime=runtime,
     )
 
 

@@ -193,6 +193,7 @@ class NodeAgent:
             self.pod_queue.mark(uid)
         known = {*self.pods.entries, *self.actual.pods()}
         sweep_skeletons(self.host, self.config.layout, known)
+        self._hand_over.prune(entry.pod for entry in self.pods.entries.values())
         _log.info(
             "records compared with the kernel",
             volumes=len(self.actual.keys()),

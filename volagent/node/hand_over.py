@@ -4,9 +4,8 @@ Knows where each volume stands (the records) and what each container wants (the 
 files are written here too: they are the same mounts for people who start containers themselves.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from volagent.drivers.contract import VolumeMode
 from volagent.drivers.layout import Layout
@@ -18,6 +17,7 @@ from volagent.node.sub_paths import resolve_sub_path, sub_path_name
 from volagent.node.world import NodeWorld
 from volagent.objects.meta import Document, PodUid
 from volagent.objects.pod import Pod
+from volagent.runtime.cdi import CdiDirectory, device_name
 from volagent.runtime.contract import HandedVolume, NodeFacts, Runner, SpecError
 from volagent.runtime.env import Objects
 from volagent.runtime.spec import (
@@ -30,16 +30,6 @@ from volagent.runtime.spec import (
 )
 
 
-class OffersDevices(Protocol):
-    """Writes a pod's mounts where `podman run --device` finds them (CDI)."""
-
-    def offer(self, pod: Pod, volumes: Mapping[str, HandedVolume], objects: Objects) -> None:
-        """Write the pod's file when it changed. Raises `OSError`."""
-
-    def withdraw(self, pod: Pod) -> None:
-        """Remove the pod's file; fine when there is none."""
-
-
 @dataclass(slots=True)
 class RuntimeHandOver:
     """Hands a pod's volumes to a runner, and offers them as CDI devices."""
@@ -50,7 +40,7 @@ class RuntimeHandOver:
     starts_containers: bool
     """False for the pull runtime: then no container's environment is worked out."""
     recursive_read_only: bool
-    cdi: OffersDevices | None
+    cdi: CdiDirectory | None
     world: NodeWorld | None = None
     actual: Actual | None = None
     index: DesiredIndex | None = None
@@ -58,6 +48,11 @@ class RuntimeHandOver:
     def connect(self, world: NodeWorld, actual: Actual, index: DesiredIndex) -> None:
         """Learn where things are looked up; before the first pod."""
         self.world, self.actual, self.index = world, actual, index
+
+    def prune(self, pods: Iterable[Pod]) -> None:
+        """Remove the CDI files of pods that are gone; `pods` are all that are declared here."""
+        if self.cdi is not None:
+            self.cdi.prune({device_name(pod) for pod in pods})
 
     def sub_paths(
         self, pod: Pod, resolved: ResolvedPod
@@ -103,7 +98,7 @@ class RuntimeHandOver:
         """Nothing of the pod is left: forget what was handed over."""
         self.runner.forget(PodUid(pod.metadata.uid))
         if self.cdi is not None:
-            self.cdi.withdraw(pod)
+            self.cdi.remove(pod)
 
     def describe_containers(self, pod: Pod, resolved: ResolvedPod) -> list[Document]:
         """The OCI mounts and devices of each container, as far as they stand now."""
@@ -131,16 +126,21 @@ class RuntimeHandOver:
 
     def _offer(
         self,
-        cdi: OffersDevices,
+        cdi: CdiDirectory,
         pod: Pod,
         volumes: Mapping[str, HandedVolume],
         objects: Objects,
     ) -> str:
         try:
-            cdi.offer(pod, volumes, objects)
-        except OSError as error:
-            return f"CDI file not written: {error}"
-        except SpecError as error:
+            handed = {
+                container.name: (
+                    build_mounts(pod, container, volumes, objects),
+                    build_devices(container, volumes),
+                )
+                for container in all_containers(pod)
+            }
+            cdi.write(pod, handed)
+        except (OSError, SpecError) as error:
             return f"CDI file not written: {error}"
         return ""
 
