@@ -1,7 +1,7 @@
 """Manifests: YAML or JSON files, directories and standard input, as documents with their origin.
 
-Strict where YAML is treacherous: a key that stands twice is an error, and a date stays the text
-that was written. Nothing here talks to the daemon.
+Strict where YAML is treacherous: a key that stands twice is an error. Nothing here talks to the
+daemon.
 """
 
 import os
@@ -10,16 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
-try:
-    from yaml import CSafeLoader as SafeLoader
-except ImportError:  # PyYAML built without libyaml: the same, ten times slower
-    from yaml import SafeLoader  # type: ignore[assignment]
-
 from volagent.cli.errors import CommandError, UsageError
 from volagent.cli.kinds import DEFAULT_NAMESPACE, describe_object, find_document_kind
 from volagent.client.contract import RESOURCES, Resource
+from volagent.objects.manifest import ManifestError, read_documents
 from volagent.objects.meta import Document
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -96,28 +90,13 @@ def _read_source(source: str) -> Iterator[tuple[Any, str]]:
 def _parse(data: bytes, origin: str) -> Iterator[tuple[Any, str]]:
     if len(data) > MAX_BYTES:
         raise CommandError(f"cannot read {origin}: larger than {MAX_BYTES // 1024 // 1024} MiB")
-    loader = _Loader(data)
     try:
-        while loader.check_node():
-            node = loader.get_node()
-            document = loader.construct_document(node) if node is not None else None
-            if node is not None and document is not None:
-                yield from _flatten(document, f"{origin}:{node.start_mark.line + 1}")
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f":{mark.line + 1}" if mark is not None else ""
-        raise CommandError(
-            f"cannot read {origin}{line}: {error.problem or error.context or 'not valid YAML'}"
-        ) from error
-    except yaml.YAMLError as error:  # undecodable or forbidden characters carry no mark
-        text = " ".join(str(error).split())
-        raise CommandError(f"cannot read {origin}: not valid YAML: {text}") from error
-    except ValueError as error:
-        raise CommandError(f"cannot read {origin}: {error}") from error
-    except RecursionError as error:
-        raise CommandError(f"cannot read {origin}: nested too deeply") from error
-    finally:
-        loader.dispose()
+        documents = read_documents(data, unique_keys=True)
+    except ManifestError as error:
+        where = f"{origin}:{error.line}" if error.line else origin
+        raise CommandError(f"cannot read {where}: {error.message}") from error
+    for line, document in documents:
+        yield from _flatten(document, f"{origin}:{line}")
 
 
 def _flatten(document: Any, origin: str) -> Iterator[tuple[Any, str]]:
@@ -155,36 +134,3 @@ def _check_document(document: Any, origin: str, default_namespace: str) -> Manif
     namespace = namespace or default_namespace or DEFAULT_NAMESPACE
     document = {**document, "metadata": {**metadata, "namespace": namespace}}
     return Manifest(resource, namespace, name, document, origin)
-
-
-class _Loader(SafeLoader):
-    """SafeLoader without dates, and with one value per key."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """Refuses a repeated key, which YAML would silently let win."""
-        seen: set[Any] = set()
-        for key_node, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            if not isinstance(key_node, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(
-                    None, None, "a key must be a plain text", key_node.start_mark
-                )
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f'the key "{key_node.value}" stands twice', key_node.start_mark
-                )
-            seen.add(key_node.value)
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        return {key if isinstance(key, str) else _key_text(key): v for key, v in mapping.items()}
-
-
-def _key_text(key: Any) -> str:
-    """JSON has text keys only: `1: x` means `"1": x`."""
-    return {True: "true", False: "false", None: "null"}.get(key, str(key))
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in SafeLoader.yaml_implicit_resolvers.items()
-}
