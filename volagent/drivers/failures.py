@@ -4,7 +4,7 @@ import errno
 
 from volagent.drivers.errors import DriverError, Transient, Uncertain
 from volagent.host.contract import Host
-from volagent.host.errors import Busy, HostError, Unsupported
+from volagent.host.errors import Busy, HostError, TimedOut, Unsupported
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 BUSY_REASON = "FailedUnMount"
@@ -19,6 +19,8 @@ def explain_failure(error: HostError, target: str) -> DriverError:
         remedy = f"the file system of {target} has become read-only: see the kernel's log"
     elif error.errno == errno.ENOMEM:
         remedy = "free memory on this node"
+    elif isinstance(error, TimedOut):
+        remedy = f"see why the server or disk behind {target} does not answer"
     elif isinstance(error, Unsupported):
         remedy = "`volagent doctor` shows what this kernel can do"
     return Uncertain(str(error), remedy=remedy)

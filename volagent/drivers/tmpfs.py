@@ -8,7 +8,7 @@ refused if it is something else, so that no secret is written to another file sy
 from volagent.drivers.contract import HeldMount
 from volagent.drivers.errors import Transient
 from volagent.drivers.failures import explain_busy
-from volagent.host.contract import Host, MountId, TmpfsOptions
+from volagent.host.contract import Host, MountEntry, MountId, TmpfsOptions
 from volagent.host.errors import Absent, Busy, NotEmpty
 
 COVERED_DIRECTORY_MODE = 0o750
@@ -23,11 +23,16 @@ def ensure_tmpfs(host: Host, target: str, options: TmpfsOptions) -> MountId:
         if standing is not None:
             if standing.fs_type in _IN_MEMORY:
                 return standing.mount_id
-            raise Transient(
-                f"{target} is covered by a mount of {standing.source} ({standing.fs_type})",
-                remedy=f"unmount what somebody mounted there: umount {target}",
-            )
+            raise describe_cover(standing)
     return host.mounts.mount_tmpfs(target, options)
+
+
+def describe_cover(foreign: MountEntry) -> Transient:
+    """What to raise when somebody's mount hides a directory of ours."""
+    return Transient(
+        f"{foreign.mount_point} is covered by a mount of {foreign.source} ({foreign.fs_type})",
+        remedy=f"unmount what somebody mounted there: umount {foreign.mount_point}",
+    )
 
 
 async def unmount_tmpfs(host: Host, held: HeldMount) -> None:

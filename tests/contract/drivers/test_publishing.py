@@ -175,18 +175,20 @@ async def test_volume_is_taken_down_when_somebody_unmounted_it(memory_case):
     memory_case.is_gone()
 
 
-async def test_nothing_is_written_when_another_file_system_covers_the_volume(memory_case):
-    done = await memory_case.publish()
-    uncover = memory_case.world.cover(memory_case.target)
+@pytest.mark.parametrize("kind", [*API_BACKED, "memory"])
+async def test_nothing_is_written_when_another_file_system_covers_the_volume(world, kind):
+    case = Case(world, kind)
+    done = await case.publish()
+    uncover = world.cover(case.target)
     with pytest.raises(Transient, match="is covered by a mount of") as caught:
-        await memory_case.publish(payload=NEW if memory_case.payload else None)
+        await case.publish(payload=NEW if case.payload else None)
     assert "umount" in caught.value.remedy
     with pytest.raises(Transient):
-        await memory_case.unpublish(done.mount)
+        await case.unpublish(done.mount)
     uncover()
-    memory_case.stands(content_of(memory_case))
-    await memory_case.unpublish(done.mount)
-    memory_case.is_gone()
+    case.stands(content_of(case))
+    await case.unpublish(done.mount)
+    case.is_gone()
 
 
 async def test_holder_is_named_when_the_volume_is_busy(memory_case):
