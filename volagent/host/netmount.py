@@ -33,7 +33,6 @@ _COMPLAINTS: Final = (
     ("already mounted", errno.EBUSY),
     ("busy", errno.EBUSY),
 )
-_NO_FILE_SYSTEM: Final = (errno.ENODEV, errno.EPROTONOSUPPORT)
 
 
 def mount_command(source: str, target: str, fs_type: str, options: Sequence[str]) -> list[str]:
@@ -49,7 +48,7 @@ def explain_mount_failure(fs_type: str, source: str, status: int, complaint: str
     call = f"mount -t {fs_type}"
     detail = complaint or f"mount(8) ended with status {status}"
     code = next((code for words, code in _COMPLAINTS if words in complaint), 0)
-    if code in _NO_FILE_SYSTEM:
+    if code == errno.ENODEV:
         return Unsupported(call, source, code, detail)
     if code == errno.ENOENT:
         return Absent(call, source, code, detail)

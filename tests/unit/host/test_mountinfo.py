@@ -87,10 +87,8 @@ def test_no_mount_comes_before_its_parent_and_none_is_lost(ids, data):
     parents = {1: 1}
     for mount_id in ids:
         parents[mount_id] = data.draw(st.sampled_from(sorted(parents)))
-    listed = [
-        entry(mount_id, parents[mount_id])
-        for mount_id in data.draw(st.permutations(sorted(parents)))
-    ]
+    shuffled = data.draw(st.permutations(sorted(parents)))
+    listed = [entry(mount_id, parents[mount_id]) for mount_id in shuffled]
     ordered = [e.mount_id for e in order_entries(listed)]
     assert sorted(ordered) == sorted(parents)
     for position, mount_id in enumerate(ordered):

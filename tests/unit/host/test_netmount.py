@@ -31,7 +31,7 @@ def test_no_options_are_no_argument():
             Unsupported,
             errno.ENODEV,
         ),
-        ("mount.nfs: Protocol not supported", Unsupported, errno.EPROTONOSUPPORT),
+        ("mount.nfs: Protocol not supported", HostError, errno.EPROTONOSUPPORT),
         (
             "mount.nfs: mounting s:/x failed, reason given by server: No such file or directory",
             Absent,
