@@ -265,6 +265,9 @@ class Runtime(Protocol):
         Lost connections are made again by itself, ever more slowly up to a bound.
         """
 
+    async def close(self) -> None:
+        """Give connections back; idempotent."""
+
 
 @dataclass(frozen=True, slots=True)
 class PodObservation:
@@ -313,3 +316,6 @@ class Runner(Protocol):
         self, on_change: Callable[[PodUid | None], None]
     ) -> Sequence[tuple[str, Coroutine[Any, Any, None]]]:
         """The loops that have to run for the daemon's life, with a name each."""
+
+    async def close(self) -> None:
+        """Give connections back, once the loops have ended; idempotent."""

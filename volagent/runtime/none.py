@@ -36,3 +36,6 @@ class NoRunner:
     ) -> Sequence[tuple[str, Coroutine[Any, Any, None]]]:
         """None."""
         return ()
+
+    async def close(self) -> None:
+        """Nothing is open."""

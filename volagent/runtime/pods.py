@@ -107,6 +107,10 @@ class PodRunner:
             *self._images.loops(on_change),
         ]
 
+    async def close(self) -> None:
+        """Give the runtime's connections back."""
+        await self._runtime.close()
+
     async def _sync(
         self,
         pod: Pod,

@@ -112,9 +112,10 @@ def _needs_loop_device():
     pytest.skip(f"needs a block device to hand over: {LOOP_DEVICE} (modprobe loop)")
 
 
-async def test_container_has_its_block_device(real_bench, out):
+@pytest.mark.parametrize("permissions", ["r", "mrw"])
+async def test_container_has_its_block_device(real_bench, out, permissions):
     _needs_loop_device()
-    devices = (DeviceSpec("/dev/xvda", LOOP_DEVICE, "r"),)
+    devices = (DeviceSpec("/dev/xvda", LOOP_DEVICE, permissions),)
     script = "test -b /dev/xvda && echo yes > /out/seen"
     assert await run_to_end(real_bench, script, out, devices=devices) == 0
     assert (out / "seen").read_text() == "yes\n"

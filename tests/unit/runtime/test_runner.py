@@ -178,3 +178,4 @@ async def test_nobody_s_runtime_releases_at_once_and_has_nothing_to_run():
     assert runner.loops(lambda _: None) == ()
     assert await runner.find_orphans(set()) == ()
     runner.forget(UID)
+    await runner.close()
