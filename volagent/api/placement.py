@@ -5,21 +5,19 @@ assigned to it as it is created. Source of the condition and its texts: kube-sch
 """
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
-from volagent.aio.clock import format_time
 from volagent.objects.meta import Document
 
 
-def place_pod(pod: Document, node_name: str, labels: Mapping[str, str], now: datetime) -> Document:
-    """The pod, assigned to the node or told why not; one that names a node is left alone."""
+def place_pod(pod: Document, node_name: str, labels: Mapping[str, str]) -> Document:
+    """The new pod, assigned to the node or told why not; one that names a node is left alone."""
     spec = pod.get("spec") or {}
     if spec.get("nodeName") or spec.get("schedulingGates"):
         return pod
     condition: dict[str, Any] = {
         "type": "PodScheduled", "status": "True", "lastProbeTime": None,
-        "lastTransitionTime": format_time(now),
+        "lastTransitionTime": pod["metadata"]["creationTimestamp"],
     }  # fmt: skip
     placed = dict(pod)
     selector: Mapping[str, str] = spec.get("nodeSelector") or {}

@@ -10,14 +10,13 @@ revision, a lost race is simply decided again on what is there now. Nothing here
 except for the store.
 """
 
-import random
 from collections.abc import Callable
 from typing import Any, Protocol
-from uuid import uuid4
 
 from volagent.aio.clock import Clock
 from volagent.api import lifecycle
 from volagent.api.codec import Codec, private_copy
+from volagent.api.identity import make_name, make_uid
 from volagent.api.patch import apply_patch
 from volagent.api.placement import place_pod
 from volagent.api.reading import key_of
@@ -46,8 +45,6 @@ ATTEMPTS = 64
 """How often a write without a revision is decided again when others keep winning the race."""
 NAME_ATTEMPTS = 8
 """How many generated names are tried."""
-_SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
-_GENERATED_BASE_CHARS = 58
 
 _NAMESPACE_TRAITS = traits_of(NAMESPACES)
 _NODE_TRAITS = traits_of(NODES)
@@ -101,10 +98,10 @@ class Registry:
             raise BadRequest("resourceVersion should not be set on objects to be created")
         base = metadata.get("generateName")
         generated = bool(base) and not metadata.get("name")
-        lifecycle.begin(traits, new, str(uuid4()), self.clock.wall())
+        lifecycle.begin(traits, new, make_uid(), self.clock.wall())
         for _ in range(NAME_ATTEMPTS):
             if generated:
-                new["metadata"]["name"] = _generate_name(str(base))
+                new["metadata"]["name"] = make_name(str(base))
             try:
                 return await self._create(traits, new, namespace, dry_run)
             except KeyExists:
@@ -122,7 +119,7 @@ class Registry:
         name = _checked_name(traits, prepared)
         if traits.resource is PODS and self._default_node_name:
             labels = await self._node_labels() if prepared["spec"].get("nodeSelector") else {}
-            prepared = place_pod(prepared, self._default_node_name, labels, self.clock.wall())
+            prepared = place_pod(prepared, self._default_node_name, labels)
         key = key_of(traits, namespace, name)
         with STORE_ERRORS:
             if dry_run:
@@ -286,11 +283,6 @@ class Registry:
             return {}
         labels: dict[str, str] | None = self.codec.shared(stored)["metadata"].get("labels")
         return labels or {}
-
-
-def _generate_name(base: str) -> str:
-    suffix = "".join(random.choices(_SUFFIX_ALPHABET, k=5))
-    return base[:_GENERATED_BASE_CHARS] + suffix
 
 
 def _checked_name(traits: Traits, document: Document) -> str:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
-from uuid import uuid4
 
 import msgspec
 
 from volagent.aio.clock import Clock, format_time
+from volagent.api.identity import make_uid
 from volagent.client.contract import (
     PODS,
     SERVICE_ACCOUNTS,
@@ -107,7 +107,7 @@ class TokenIssuer:
             exp=issued + life_s,
             iat=issued,
             iss=ISSUER,
-            jti=str(uuid4()),
+            jti=make_uid(),
             binding=binding,
             nbf=issued,
             sub=f"system:serviceaccount:{binding.namespace}:{binding.serviceaccount.name}",

@@ -31,12 +31,13 @@ async def is_gone(client, resource, name, space="default"):
 
 async def wait_gone(client, resource, name):
     """Wait for a deletion by watching; returns at once when there is nothing."""
+    selection = Selection(field_selector=f"metadata.name={name}")
+    listing = await client.list(resource, selection)
+    if not listing.items:
+        return
     async with aclosing(
-        client.watch(resource, Selection(field_selector=f"metadata.name={name}"),
-                     resource_version="")
-    ) as changes:  # fmt: skip
-        if await is_gone(client, resource, name, ""):
-            return
+        client.watch(resource, selection, resource_version=listing.resource_version)
+    ) as changes:
         async for batch in changes:
             if any(event.type == "DELETED" for event in batch):
                 return
