@@ -170,6 +170,8 @@ class ContainerState:
     """0 for the first; its restart count."""
     stage: Stage
     exit_code: int | None = None
+    out_of_memory: bool = False
+    """It was killed for exceeding its memory limit."""
     started_at: datetime | None = None
     finished_at: datetime | None = None
     image: str = ""

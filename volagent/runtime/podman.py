@@ -10,6 +10,7 @@ For the event loop's thread.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -47,6 +48,7 @@ WORK_TIMEOUT_S = 120.0
 """For calls that start processes or copy layers."""
 PULL_SILENCE_TIMEOUT_S = 300.0
 """How long a pull may show no progress."""
+KILLED_EXIT_CODE = 137
 RECONNECT = BackOff(first_s=0.25, max_s=30.0)
 EVENT_LINE_BYTES = 1 << 20
 
@@ -64,6 +66,8 @@ class PodmanRuntime:
         self._socket_path = socket_path
         self._network = network
         self._session: aiohttp.ClientSession | None = None
+        self._out_of_memory: dict[str, bool] = {}
+        """By the ids of killed containers."""
 
     async def close(self) -> None:
         """Close the connections; idempotent."""
@@ -86,7 +90,7 @@ class PodmanRuntime:
         if status != 200:
             raise RuntimeUnavailable(f"podman does not list containers: {_text(answer)}")
         states = [read_container(entry) for entry in answer or ()]
-        return [state for state in states if state is not None]
+        return [await self._with_cause(state) for state in states if state is not None]
 
     async def has_image(self, image: str) -> bool:
         """Whether an image is in the local store."""
@@ -164,6 +168,7 @@ class PodmanRuntime:
         )
         if status not in (200, 204, 404):
             raise ContainerFailed(_text(answer))
+        self._out_of_memory.pop(container_id, None)
 
     async def follow(self, on_change: Callable[[PodUid | None], None]) -> None:
         """Read the event stream for ever."""
@@ -194,6 +199,17 @@ class PodmanRuntime:
             if failures == 1:
                 _log.warning("podman's events are lost", error=why)
             await asyncio.sleep(RECONNECT.delay_s(failures, 0.0))
+
+    async def _with_cause(self, state: ContainerState) -> ContainerState:
+        """The same, with whether it was killed for its memory: the list does not tell that."""
+        if state.stage is not Stage.EXITED or state.exit_code != KILLED_EXIT_CODE:
+            return state
+        known = self._out_of_memory.get(state.container_id)
+        if known is None:
+            _, answer = await self._call("GET", f"containers/{state.container_id}/json")
+            known = bool((answer.get("State") or {}).get("OOMKilled"))
+            self._out_of_memory[state.container_id] = known
+        return replace(state, out_of_memory=known)
 
     async def _image_user(self, image: str) -> str:
         status, answer = await self._call("GET", f"images/{quote(image, safe='')}/json")

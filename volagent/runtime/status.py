@@ -169,7 +169,7 @@ class _View:
     def _terminated(self, state: ContainerState) -> Document:
         return {
             "exitCode": state.exit_code if state.exit_code is not None else UNKNOWN_EXIT_CODE,
-            "reason": "Completed" if state.exit_code == 0 else "Error",
+            "reason": _why_terminated(state),
             **_moment("startedAt", state.started_at),
             **_moment("finishedAt", state.finished_at),
             "containerID": self._id_of(state),
@@ -238,6 +238,12 @@ def _condition(kind: str, lacking: Sequence[str], reason: str, prefix: str) -> D
         "reason": reason,
         "message": f"{prefix}: [{' '.join(lacking)}]",
     }
+
+
+def _why_terminated(state: ContainerState) -> str:
+    if state.out_of_memory:
+        return "OOMKilled"
+    return "Completed" if state.exit_code == 0 else "Error"
 
 
 def _moment(key: str, moment: datetime | None) -> Document:

@@ -121,11 +121,20 @@ async def test_container_has_its_block_device(real_bench, out, permissions):
     assert (out / "seen").read_text() == "yes\n"
 
 
-async def test_limits_are_accepted(real_bench, out):
-    exit_code = await run_to_end(
-        real_bench, "true", out, memory_limit_bytes=64 << 20, cpu_limit_millis=500
-    )
-    assert exit_code == 0
+async def test_container_is_killed_when_it_exceeds_its_memory_limit(real_bench, out):
+    script = "exec dd if=/dev/zero of=/dev/null bs=128M count=1"
+    limits = {"memory_limit_bytes": 32 << 20, "cpu_limit_millis": 900}
+    assert await run_to_end(real_bench, script, out, **limits) == 137
+    if not os.path.exists("/sys/fs/cgroup/cgroup.controllers"):
+        pytest.skip("podman's monitor notices an out-of-memory kill only on cgroups v2")
+    (state,) = await real_bench.runtime.list_containers(real_bench.pod.uid)
+    assert state.out_of_memory
+
+
+async def test_container_that_was_killed_by_hand_was_not_out_of_memory(real_bench, out):
+    assert await run_to_end(real_bench, "exit 137", out) == 137
+    (state,) = await real_bench.runtime.list_containers(real_bench.pod.uid)
+    assert not state.out_of_memory
 
 
 async def test_missing_mount_source_is_named(real_bench):

@@ -65,8 +65,8 @@ def created(name="main", attempt=0) -> ContainerState:
     return ContainerState(f"{name}-{attempt}", REF, name, attempt, Stage.CREATED, image="app:1")
 
 
-def ended(name="main", exit_code=0, attempt=0, ran_s=1.0) -> ContainerState:
+def ended(name="main", exit_code=0, attempt=0, *, ran_s=1.0, out_of_memory=False):
     return ContainerState(
-        f"{name}-{attempt}", REF, name, attempt, Stage.EXITED, exit_code, BEGAN,
+        f"{name}-{attempt}", REF, name, attempt, Stage.EXITED, exit_code, out_of_memory, BEGAN,
         BEGAN + timedelta(seconds=ran_s), "app:1",
     )  # fmt: skip

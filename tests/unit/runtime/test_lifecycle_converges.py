@@ -87,7 +87,8 @@ def states(name):
     return st.builds(
         lambda stage, attempt, code: ContainerState(
             f"{name}-{attempt}", REF, name, attempt, stage,
-            code if stage is Stage.EXITED else None, BEGAN, BEGAN + timedelta(seconds=1),
+            code if stage is Stage.EXITED else None, started_at=BEGAN,
+            finished_at=BEGAN + timedelta(seconds=1),
         ),
         st.sampled_from(Stage), st.integers(0, 4), st.sampled_from([0, 1, 137]),
     )  # fmt: skip

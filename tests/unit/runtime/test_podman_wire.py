@@ -106,8 +106,9 @@ def test_user_is_refused_when_it_may_be_root_and_must_not(image_user, message):
 
 def test_running_container_is_read():
     assert read_container(listed()) == ContainerState(
-        "abc", REF, "main", 2, Stage.RUNNING, None, datetime(2026, 11, 23, 5, 58, 35, tzinfo=UTC),
-        None, "app:1", "sha", ("/data",),
+        "abc", REF, "main", 2, Stage.RUNNING,
+        started_at=datetime(2026, 11, 23, 5, 58, 35, tzinfo=UTC),
+        image="app:1", image_id="sha", mounts=("/data",),
     )  # fmt: skip
 
 

@@ -58,6 +58,12 @@ def test_attempt_before_is_the_last_state():
     }
 
 
+def test_container_that_was_killed_for_its_memory_says_so():
+    pod = make_pod(make_container(), restartPolicy="Never")
+    entry = shown(summary(pod, [ended(exit_code=137, out_of_memory=True)]))
+    assert entry["state"]["terminated"]["reason"] == "OOMKilled"
+
+
 @pytest.mark.parametrize(
     ("policy", "observed", "phase"),
     [
