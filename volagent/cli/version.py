@@ -18,7 +18,9 @@ def version(api: Api, form: str | None, only_client: bool) -> None:
     daemon: str | None = None
     if not only_client:
         try:
-            daemon = str(api.get("/version").get("gitVersion") or "unknown").removeprefix("v")
+            # It calls itself `v<the Kubernetes API it speaks>+volagent.<its own version>`.
+            told = str(api.get("/version").get("gitVersion") or "unknown")
+            daemon = told.partition("+volagent.")[2] or told
         except (Refused, Unreachable):
             daemon = None  # no daemon has no version: that is an answer too
     form = form or click.get_current_context().find_root().params.get("form")

@@ -205,7 +205,7 @@ def test_description_of_another_kind_is_its_own_yaml(call, daemon):
 
 
 def test_version_names_command_and_daemon(call, daemon):
-    daemon.canned[("GET", "/version")] = (200, {"gitVersion": "v9.9"})
+    daemon.canned[("GET", "/version")] = (200, {"gitVersion": "v1.32.0+volagent.9.9"})
     assert call("version")[1].split() == ["volagent", "0.1.0", "daemon", "9.9"]
     assert json.loads(call("version", "-o", "json")[1])["daemon"] == "9.9"
 
