@@ -58,6 +58,20 @@ def test_directory_of_the_volume_is_bound(bind, sub_path):
     assert bind(sub_path) == {"kept"}
 
 
+async def test_child_process_binds_in_the_same_way(mounts, volume, target):
+    slow = {"backend": "test", "timeout_s": 20.0}
+    options = BindOptions(read_only=True, options=("noexec",))
+    made = await mounts.bind_sub_path_slowly(
+        str(volume), "inside/deep", target, options, 0o755, **slow
+    )
+    entry = mounts.find_mount(made)
+    mounts.unmount(target, expect=made)
+    assert entry.mount_point == target
+    assert {"ro", "noexec"} <= set(entry.options)
+    with pytest.raises(Escapes):
+        await mounts.bind_sub_path_slowly(str(volume), "..", target, options, 0o755, **slow)
+
+
 def test_volume_itself_is_bound_when_the_sub_path_names_nothing_else(bind):
     assert bind(".") == {"inside", "file"}
 

@@ -55,6 +55,17 @@ def test_directory_is_refused_when_the_path_is_none_of_ours(trees, scratch, path
         trees.ensure_dir(path.format(scratch=scratch), mode=0o755)
 
 
+def test_links_on_the_way_are_followed_when_the_path_is_a_users(trees, scratch):
+    (scratch / "real").mkdir()
+    (scratch / "link").symlink_to("real")
+    assert trees.ensure_dir(f"{scratch}/link/a", mode=0o777, follow_links=True) is True
+    assert trees.ensure_file(f"{scratch}/link/b", mode=0o644, follow_links=True) is True
+    assert mode_of(scratch / "real" / "a") == 0o777
+    assert (scratch / "real" / "b").is_file()
+    with pytest.raises(Absent):
+        trees.ensure_dir(f"{scratch}/missing/a", mode=0o755, follow_links=True)
+
+
 def test_remove_dir_is_busy_when_a_mount_stands_on_it(trees, mounts, scratch):
     trees.ensure_dir(f"{scratch}/a", mode=0o755)
     mounts.mount_tmpfs(f"{scratch}/a", TmpfsOptions())

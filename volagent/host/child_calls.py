@@ -46,6 +46,27 @@ def set_ownership(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"changed": give_to_group(arguments["path"], arguments["gid"], policy)}
 
 
+def bind_sub_path(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Bind a sub-path of the volume at `path`; the mount stays when this process ends."""
+    from volagent.host.contract import BindOptions, Propagation
+    from volagent.host.mountfd import Attaching
+    from volagent.host.subpath import bind_sub_path
+
+    options = BindOptions(
+        recursive=arguments["recursive"],
+        read_only=arguments["read_only"],
+        recursive_read_only=arguments["recursive_read_only"],
+        options=tuple(arguments["options"]),
+        propagation=Propagation(arguments["propagation"]),
+    )
+    how = Attaching(
+        arguments["target"], arguments["id_mask"], options.propagation, options.recursive
+    )
+    mode = arguments["mode"]
+    made = bind_sub_path(arguments["path"], arguments["sub_path"], options, mode, how)
+    return {"mount_id": made}
+
+
 def probe_path(arguments: dict[str, Any]) -> dict[str, Any]:
     """What is at `path`, links followed: `mode` and `device`, or nothing when it is missing."""
     try:
@@ -55,11 +76,20 @@ def probe_path(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"mode": stat.S_IFMT(found.st_mode), "device": found.st_dev}
 
 
+def find_content(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Where on the block device at `path` something is that is not zero: `offset`, or none."""
+    from volagent.host import blank
+
+    return {"offset": blank.find_content(arguments["path"])}
+
+
 OPERATIONS = {
     "umount2": unmount,
     "statvfs": measure,
     "set_ownership": set_ownership,
+    "bind_sub_path": bind_sub_path,
     "probe_path": probe_path,
+    "find_content": find_content,
 }
 
 

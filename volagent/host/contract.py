@@ -137,6 +137,22 @@ class Mounts(Protocol):
         they stay inside). Raises `Escapes`.
         """
 
+    async def bind_sub_path_slowly(
+        self,
+        volume_root: str,
+        sub_path: str,
+        target: str,
+        options: BindOptions,
+        mode: int,
+        *,
+        backend: str,
+        timeout_s: float,
+    ) -> MountId:
+        """`bind_sub_path` in a killable process: for volumes of a backend that can hang.
+
+        Raises `TimedOut` too: then it may have happened.
+        """
+
     def unmount(self, target: str, *, expect: MountId | None = None) -> None:
         """Unmount the topmost mount at `target`, a tmpfs or a bind of a local file system.
 
@@ -221,10 +237,14 @@ class OwnershipPolicy(enum.Enum):
 class Trees(Protocol):
     """Directories and files under the agent's root, and the few that users point at."""
 
-    def ensure_dir(self, path: str, *, mode: int, gid: int | None = None) -> bool:
+    def ensure_dir(
+        self, path: str, *, mode: int, gid: int | None = None, follow_links: bool = False
+    ) -> bool:
         """Make a directory and its missing parents (those 0750); True when it was made now.
 
-        The mode is exact, whatever the umask; an existing directory keeps its own.
+        The mode is exact, whatever the umask; an existing directory keeps its own. With
+        `follow_links` (a path that a user names, such as /var/run/x) only the last directory is
+        made, and links on the way to it are followed. Raises `Absent` when there is no such way.
         """
 
     def remove_dir(self, path: str) -> None:
@@ -242,8 +262,11 @@ class Trees(Protocol):
         Raises `TimedOut`, `HostError`.
         """
 
-    def ensure_file(self, path: str, *, mode: int) -> bool:
-        """Make an empty file when it is missing; True when it was made now."""
+    def ensure_file(self, path: str, *, mode: int, follow_links: bool = False) -> bool:
+        """Make an empty file when it is missing; True when it was made now.
+
+        `follow_links` as for `ensure_dir`. Raises `Absent` when its directory is missing.
+        """
 
     def ensure_link(self, path: str, destination: str) -> None:
         """Make or replace a symbolic link atomically (block devices under `volumeDevices`)."""
@@ -332,6 +355,12 @@ class Devices(Protocol):
         """Make a sparse file of that size when there is none; True when it was made now.
 
         Raises `HostError` (ENOSPC, ...), and when the path exists but is no regular file.
+        """
+
+    async def grow_image(self, path: str, *, size_bytes: int) -> bool:
+        """Make an image file at least this large; True when it was grown. Never makes it smaller.
+
+        Raises `Absent`, `HostError`.
         """
 
     async def attach_loop(self, path: str, *, read_only: bool) -> BlockDevice:

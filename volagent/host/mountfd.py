@@ -32,7 +32,6 @@ class Attaching:
     """How, and for whom, a mount is attached."""
 
     target: str
-    """For messages only."""
     id_mask: int
     """Which of the two kinds of mount ids `statx` is asked for."""
     propagation: Propagation = Propagation.PRIVATE
@@ -167,13 +166,15 @@ def _read_log(context: int) -> list[str]:
         return lines
 
 
-def attach(mount: int, directory: int, name: bytes, how: Attaching) -> MountId:
-    """Attach a detached mount at `directory/name`, and verify that it is what is seen there.
+def attach(mount: int, how: Attaching) -> MountId:
+    """Attach a detached mount at a path of ours, and verify that it is what is seen there.
 
     A mount that is attached below a shared one becomes shared itself, whatever it was before, so
     its propagation is set once more (mount_setattr cannot do it earlier).
     """
     recursive = libc.AT_RECURSIVE if how.recursive else 0
+    directory, last = paths.open_parent(how.target)
+    name = os.fsencode(last)
     call = "move_mount"
     try:
         libc.move_mount(mount, directory, name)
@@ -186,6 +187,8 @@ def attach(mount: int, directory: int, name: bytes, how: Attaching) -> MountId:
         seen = libc.statx(directory, name, _OF_NAME, how.id_mask).mount_id
     except OSError as error:
         raise HostError(call, how.target, error.errno or 0) from error
+    finally:
+        os.close(directory)
     if made != seen:
         raise HostError("statx", how.target, 0, f"mount {seen} is seen there, {made} was mounted")
     return MountId(made)

@@ -26,7 +26,7 @@ from volagent.host.mounttable import TableReader, find_id_at, find_mount_at
 from volagent.host.mountwatch import watch_mount_table
 from volagent.host.netmount import explain_mount_failure, mount_command
 from volagent.host.process import Helpers
-from volagent.host.subpath import open_sub_path, prepare_target
+from volagent.host.subpath import bind_sub_path
 
 
 class RealMounts:
@@ -57,47 +57,56 @@ class RealMounts:
 
     def mount_tmpfs(self, target: str, options: TmpfsOptions) -> MountId:
         """Mount a tmpfs on an existing directory."""
-        directory, name = paths.open_parent(target)
+        mount = mountfd.open_tmpfs(options, target)
         try:
-            mount = mountfd.open_tmpfs(options, target)
-            try:
-                how = Attaching(target, self._id_mask, options.propagation)
-                return mountfd.attach(mount, directory, os.fsencode(name), how)
-            finally:
-                os.close(mount)
+            return mountfd.attach(mount, Attaching(target, self._id_mask, options.propagation))
         finally:
-            os.close(directory)
+            os.close(mount)
 
     def bind(self, source: str, target: str, options: BindOptions) -> MountId:
         """Show `source` at `target`."""
         tree = mountfd.clone_tree(libc.AT_FDCWD, paths.encode(source), options, source)
         try:
-            return self._attach_bind(tree, target, options)
+            how = Attaching(target, self._id_mask, options.propagation, options.recursive)
+            return mountfd.attach(tree, how)
         finally:
             os.close(tree)
-
-    def _attach_bind(self, tree: int, target: str, options: BindOptions) -> MountId:
-        directory, name = paths.open_parent(target)
-        try:
-            how = Attaching(target, self._id_mask, options.propagation, options.recursive)
-            return mountfd.attach(tree, directory, os.fsencode(name), how)
-        finally:
-            os.close(directory)
 
     def bind_sub_path(
         self, volume_root: str, sub_path: str, target: str, options: BindOptions, mode: int
     ) -> MountId:
         """Bind a path inside a volume, never leaving it (`subpath.py`)."""
-        inside = open_sub_path(volume_root, sub_path, mode=mode)
-        try:
-            prepare_target(target, inside)
-            tree = mountfd.clone_tree(inside, b"", options, f"{sub_path} in {volume_root}")
-            try:
-                return self._attach_bind(tree, target, options)
-            finally:
-                os.close(tree)
-        finally:
-            os.close(inside)
+        how = Attaching(target, self._id_mask, options.propagation, options.recursive)
+        return bind_sub_path(volume_root, sub_path, options, mode, how)
+
+    async def bind_sub_path_slowly(
+        self,
+        volume_root: str,
+        sub_path: str,
+        target: str,
+        options: BindOptions,
+        mode: int,
+        *,
+        backend: str,
+        timeout_s: float,
+    ) -> MountId:
+        """The same in a killable process: walking a path asks the volume's server."""
+        arguments = {
+            "path": volume_root,
+            "sub_path": sub_path,
+            "target": target,
+            "mode": mode,
+            "id_mask": self._id_mask,
+            "recursive": options.recursive,
+            "read_only": options.read_only,
+            "recursive_read_only": options.recursive_read_only,
+            "options": options.options,
+            "propagation": options.propagation.value,
+        }
+        answer = await self._helpers.call(
+            "bind_sub_path", arguments, backend=backend, timeout_s=timeout_s
+        )
+        return MountId(answer["mount_id"])
 
     def unmount(self, target: str, *, expect: MountId | None = None) -> None:
         """Unmount the topmost mount at `target`."""
@@ -127,16 +136,11 @@ class RealMounts:
     def _mount_device(
         self, device: str, target: str, fs_type: str, options: tuple[str, ...], read_only: bool
     ) -> MountId:
-        directory, name = paths.open_parent(target)
+        mount = mountfd.open_device_mount(device, fs_type, options, read_only, target)
         try:
-            mount = mountfd.open_device_mount(device, fs_type, options, read_only, target)
-            try:
-                how = Attaching(target, self._id_mask)
-                return mountfd.attach(mount, directory, os.fsencode(name), how)
-            finally:
-                os.close(mount)
+            return mountfd.attach(mount, Attaching(target, self._id_mask))
         finally:
-            os.close(directory)
+            os.close(mount)
 
     async def mount_network(
         self,

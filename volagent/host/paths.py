@@ -85,3 +85,12 @@ def open_parent(path: str) -> tuple[int, str]:
     """The directory in which a path's last name stands, and that name."""
     parent, name = split(path)
     return open_directory(parent), name
+
+
+def follow_parent(path: str) -> tuple[int, str]:
+    """As `open_parent` for a path that a user has named: links on the way are followed."""
+    parent, name = split(path)
+    try:
+        return os.open(encode(parent), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), name
+    except OSError as error:
+        raise explain_failure("open", parent, error) from error

@@ -16,9 +16,11 @@ import os
 import stat
 from typing import Final
 
-from volagent.host import paths
+from volagent.host import mountfd, paths
+from volagent.host.contract import BindOptions, MountId
 from volagent.host.directories import PARENT_MODE, make_directory_at, make_file_at, open_or_make
 from volagent.host.errors import Escapes, HostError
+from volagent.host.mountfd import Attaching
 
 _LINKS_MAX: Final = 40
 """As many as the kernel follows in one path."""
@@ -27,6 +29,22 @@ _RACES_MAX: Final = 100
 _PLACEHOLDER_MODE: Final = 0o640
 _STEP: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def bind_sub_path(
+    volume_root: str, sub_path: str, options: BindOptions, mode: int, how: Attaching
+) -> MountId:
+    """Bind a path inside a volume to `how.target`, which is made to match. Raises `Escapes`, ..."""
+    inside = open_sub_path(volume_root, sub_path, mode=mode)
+    try:
+        prepare_target(how.target, inside)
+        tree = mountfd.clone_tree(inside, b"", options, f"{sub_path} in {volume_root}")
+    finally:
+        os.close(inside)
+    try:
+        return mountfd.attach(tree, how)
+    finally:
+        os.close(tree)
 
 
 def open_sub_path(volume_root: str, sub_path: str, *, mode: int) -> int:

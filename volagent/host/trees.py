@@ -42,9 +42,17 @@ class RealTrees:
         self._reader = reader
         self._payloads = payloads
 
-    def ensure_dir(self, path: str, *, mode: int, gid: int | None = None) -> bool:
+    def ensure_dir(
+        self, path: str, *, mode: int, gid: int | None = None, follow_links: bool = False
+    ) -> bool:
         """Make a directory and its missing parents; True when it was made now."""
-        return directories.make_directory(path, mode=mode, gid=gid)
+        if not follow_links:
+            return directories.make_directory(path, mode=mode, gid=gid)
+        directory, name = paths.follow_parent(path)
+        try:
+            return directories.make_directory_at(directory, name, mode, gid, path)
+        finally:
+            os.close(directory)
 
     def remove_dir(self, path: str) -> None:
         """`rmdir`; a missing one is fine."""
@@ -102,9 +110,9 @@ class RealTrees:
             raise HostError("stat", path, error.errno or 0) from error
         return None if mode is None else _kind_of(mode, path)
 
-    def ensure_file(self, path: str, *, mode: int) -> bool:
+    def ensure_file(self, path: str, *, mode: int, follow_links: bool = False) -> bool:
         """Make an empty file when it is missing; True when it was made now."""
-        directory, name = paths.open_parent(path)
+        directory, name = paths.follow_parent(path) if follow_links else paths.open_parent(path)
         try:
             return directories.make_file_at(directory, name, mode, path)
         finally:
