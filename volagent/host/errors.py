@@ -48,5 +48,9 @@ class TimedOut(HostError):
     """The call did not come back in its time and its helper was abandoned: it may have happened."""
 
 
+class NotTried(TimedOut):
+    """The backend has not answered for long, so the call was not made: nothing has happened."""
+
+
 class Escapes(HostError):
     """A path leads outside of the place it must stay in, or through a link it must not follow."""

@@ -26,7 +26,7 @@ from volagent.aio.clock import Clock, SystemClock
 from volagent.host import errors
 from volagent.host.breaker import Breaker, CircuitState
 from volagent.host.child import Child
-from volagent.host.errors import HostError, TimedOut
+from volagent.host.errors import HostError, NotTried, TimedOut
 
 T = TypeVar("T")
 
@@ -114,8 +114,8 @@ class Helpers:
         """Run a program to its end. `inherit` is a descriptor that it keeps open.
 
         `timeout_s` counts from its start; the wait for a free place of the backend is bounded by
-        the time-outs of those before. Raises `TimedOut` (also when the backend's circuit is open:
-        then nothing was started), `Unsupported` when the program is not installed, `HostError`.
+        the time-outs of those before. Raises `TimedOut` (`NotTried` while the backend's circuit is
+        open), `Unsupported` when the program is not installed, `HostError`.
         """
         call = (os.path.basename(argv[0]), argv[-1])
         async with self._enter(backend) as place:
@@ -205,7 +205,7 @@ class Helpers:
             place.breaker.note_cancelled()
             reason = _describe(place)
         if reason:
-            raise TimedOut(*call, errno.ETIMEDOUT, f"not tried: {reason}")
+            raise NotTried(*call, errno.ETIMEDOUT, f"not tried: {reason}")
 
     async def _run(
         self,

@@ -1,0 +1,84 @@
+"""What a block device is: number, size and the identity that stays when its path changes.
+
+Read from sysfs and, for loop devices, by ioctl; the device itself is opened only in that case, so
+that a sick disk cannot hang this. Microseconds. Stateless.
+"""
+
+import errno
+import os
+import stat
+from typing import Final
+
+from volagent.host import loop, paths
+from volagent.host.contract import BlockDevice
+from volagent.host.errors import Absent, HostError
+
+_LOOP_MAJOR: Final = 7
+_SECTOR_BYTES: Final = 512
+# The best first: what the device itself says of itself, world-wide, then its maker's number.
+_IDENTITIES: Final = (
+    ("dm", "dm/uuid"),
+    ("wwid", "wwid"),
+    ("wwid", "device/wwid"),
+    ("serial", "serial"),
+    ("serial", "device/serial"),
+)
+
+
+def identify(path: str) -> BlockDevice:
+    """The block device at a path, links followed. Raises `Absent`, `HostError`."""
+    real = os.path.realpath(paths.encode(path).decode(errors="surrogateescape"))
+    try:
+        found = os.stat(real)
+    except OSError as error:
+        code = error.errno or 0
+        kind = Absent if code in (errno.ENOENT, errno.ENOTDIR) else HostError
+        raise kind("stat", path, code) from error
+    if not stat.S_ISBLK(found.st_mode):
+        raise HostError("stat", path, errno.ENOTBLK)
+    number = f"{os.major(found.st_rdev)}:{os.minor(found.st_rdev)}"
+    size = _read(number, "size")
+    if size is None:
+        raise Absent("sysfs", path, errno.ENODEV, f"no device {number}")
+    return BlockDevice(
+        real,
+        number,
+        _find_identity(real, number),
+        int(size) * _SECTOR_BYTES,
+        _read(number, "ro") == "1",
+    )
+
+
+def _find_identity(path: str, number: str) -> str:
+    if number.startswith(f"{_LOOP_MAJOR}:"):
+        return _read_loop_identity(path) or number
+    partition = _read(number, "partition")
+    # A partition has no identity of its own; its disk has one.
+    where, suffix = ("../", f"-part{partition}") if partition is not None else ("", "")
+    for kind, name in _IDENTITIES:
+        value = _read(number, where + name)
+        if value:
+            return f"{kind}:{value}{suffix}"
+    return number
+
+
+def _read_loop_identity(path: str) -> str:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError("open", path, error.errno or 0) from error
+    try:
+        status = loop.read_status(fd)
+    except OSError as error:
+        raise HostError("loop status", path, error.errno or 0) from error
+    finally:
+        os.close(fd)
+    return status.identity if status is not None else ""
+
+
+def _read(number: str, name: str) -> str | None:
+    try:
+        with open(f"/sys/dev/block/{number}/{name}", errors="replace") as file:
+            return file.read().strip()
+    except OSError:
+        return None
