@@ -9,7 +9,7 @@ read: JSON is what daemons and clients speak.
 import math
 import re
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -41,7 +41,7 @@ def read_documents(
     Kubernetes' servers have it.
     """
     try:
-        _Bounds(nesting_limit).check(yaml.parse(text, Loader=_LOADER))
+        _Bounds(nesting_limit).check(yaml.parse(text, Loader=_Loader))
         return list(_construct(text, unique_keys=unique_keys))
     except yaml.MarkedYAMLError as error:
         message, mark = (
@@ -56,7 +56,7 @@ def read_documents(
 
 
 def _construct(text: bytes | str, *, unique_keys: bool) -> Iterator[tuple[int, Any]]:
-    loader = _LOADER(text)
+    loader = _Loader(text)
     try:
         while loader.check_node():
             node = loader.get_node()
@@ -163,9 +163,9 @@ def _refuse_tag(_loader: Any, node: Any) -> Any:
 
 
 def _to_json(value: Any) -> Any:
-    """The value with string keys; refuses what JSON cannot say."""
+    """Refuse what JSON cannot say. The value is a tree or shares parts by aliases; bounded."""
     if isinstance(value, dict):
-        return {_to_key(key): _to_json(member) for key, member in value.items()}
+        return {_to_json(key): _to_json(member) for key, member in value.items()}
     if isinstance(value, list):
         return [_to_json(item) for item in value]
     if isinstance(value, str):
@@ -177,22 +177,36 @@ def _to_json(value: Any) -> Any:
     return value
 
 
-def _to_key(key: Any) -> str:
-    if isinstance(key, str):
-        return key
-    if key is None:
-        return "null"
-    if isinstance(key, bool):
-        return "true" if key else "false"
-    if isinstance(key, int | float):
-        return str(key)
-    raise ManifestError(f"a mapping key must be a string, not {key!r}")
+# The C loader where it was built; types-PyYAML cannot tell which of the two it is.
+_SafeLoader: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
 
 
-def _make_loader() -> Any:
-    """PyYAML's safe loader with Kubernetes' scalars; the C one where it was built."""
-    base: Any = yaml.CSafeLoader if yaml.__with_libyaml__ else yaml.SafeLoader
-    loader: Any = type("ManifestLoader", (base,), {"yaml_implicit_resolvers": {}})
+class _Loader(_SafeLoader):  # type: ignore[misc]  # see above
+    """PyYAML's safe loader with Kubernetes' scalars and string keys."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
+        """A mapping with its keys as text: `1`, `true` and `"1"` would be one key in Python."""
+        self.flatten_mapping(node)
+        return {
+            self._construct_key(key): self.construct_object(value, deep=deep)
+            for key, value in node.value
+        }
+
+    def _construct_key(self, node: yaml.Node) -> str:
+        if not isinstance(node, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(
+                None, None, "a mapping key must be a string", node.start_mark
+            )
+        value = self.construct_object(node)
+        if value is None:
+            return "null"
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _set_scalars() -> None:
+    """Say which plain scalars are no strings, and which tags are no JSON."""
     for tag, pattern, first in (
         ("bool", r"true|True|TRUE|false|False|FALSE|yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF",
          "tTfFyYnNoO"),
@@ -202,13 +216,12 @@ def _make_loader() -> Any:
         ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
         ("merge", r"<<", "<"),
     ):  # fmt: skip
-        loader.add_implicit_resolver(
+        _Loader.add_implicit_resolver(
             f"tag:yaml.org,2002:{tag}", re.compile(f"^(?:{pattern})$"), list(first)
         )
-    loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
+    _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
     for tag in ("timestamp", "binary", "set", "omap", "pairs"):
-        loader.add_constructor(f"tag:yaml.org,2002:{tag}", _refuse_tag)
-    return loader
+        _Loader.add_constructor(f"tag:yaml.org,2002:{tag}", _refuse_tag)
 
 
-_LOADER = _make_loader()
+_set_scalars()

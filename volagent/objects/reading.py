@@ -37,8 +37,8 @@ def read_optional(holder: Document, name: str, kind: type[T], field: str) -> T |
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        text, _ = _take_apart(str(error))
-        raise MalformedObject(field, text) from error
+        text, path = _take_apart(str(error))
+        raise MalformedObject(f"{field}.{path}" if path else field, text) from error
 
 
 def explain_type_error(
