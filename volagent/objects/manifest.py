@@ -197,7 +197,7 @@ class _Loader(_SafeLoader):  # type: ignore[misc]  # see above
     def _construct_key(self, node: yaml.Node) -> str:
         if not isinstance(node, yaml.ScalarNode):
             raise yaml.constructor.ConstructorError(
-                None, None, "a mapping key must be a string", node.start_mark
+                None, None, "found unhashable key: it must be a string", node.start_mark
             )
         value = self.construct_object(node)
         if value is None:
