@@ -143,7 +143,9 @@ class _Watch:
 
 @dataclass
 class FakeTrees(_Part):
-    def ensure_dir(self, path: str, *, mode: int, gid: int | None = None) -> bool:
+    def ensure_dir(
+        self, path: str, *, mode: int, gid: int | None = None, follow_links: bool = False
+    ) -> bool:
         with self.change("mkdir", path):
             made = self.kernel.make_dir(path, mode)
             inode = self.kernel.inode(path)
@@ -171,7 +173,7 @@ class FakeTrees(_Part):
         await self.pause(backend, timeout_s, "stat")
         return self.inspect(path)
 
-    def ensure_file(self, path: str, *, mode: int) -> bool:
+    def ensure_file(self, path: str, *, mode: int, follow_links: bool = False) -> bool:
         with self.change("create", path):
             tree, inner = self.kernel.locate(path)
             if inner in tree.inodes:

@@ -25,7 +25,7 @@ from volagent.drivers.errors import Rejected, Transient
 from volagent.drivers.failures import explain_failure
 from volagent.drivers.options import decode_options
 from volagent.host.contract import FileKind, Host
-from volagent.host.errors import Absent, Escapes, HostError
+from volagent.host.errors import Absent, HostError
 
 HOST_PATH = DriverName("kubernetes.io/host-path")
 NEW_DIRECTORY_MODE = 0o755
@@ -103,11 +103,6 @@ class HostPathDriver:
             if found is None and options.type.endswith("OrCreate"):
                 await self._make(options.path, wanted, volume.backend)
                 return Mounted(f"{words}, made now", held)
-        except Escapes as error:
-            raise Transient(
-                f"hostPath type check failed: {options.path} cannot be made: {error}",
-                remedy=f"make {words} by hand, or name its path without symbolic links",
-            ) from error
         except HostError as error:
             raise explain_failure(error, options.path) from error
         if found is None:
@@ -137,10 +132,10 @@ class HostPathDriver:
                     break
                 missing.append(parent)
             for directory in reversed(missing):
-                trees.ensure_dir(directory, mode=NEW_DIRECTORY_MODE)
+                trees.ensure_dir(directory, mode=NEW_DIRECTORY_MODE, follow_links=True)
             return
         try:
-            trees.ensure_file(path, mode=NEW_FILE_MODE)
+            trees.ensure_file(path, mode=NEW_FILE_MODE, follow_links=True)
         except Absent as error:
             parent = path.rpartition("/")[0]
             raise Transient(

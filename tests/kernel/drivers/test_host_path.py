@@ -80,6 +80,15 @@ async def test_created_directories_and_files_have_the_kubelets_modes(real_host, 
     assert modes == [0o755, 0o755, 0o644]
 
 
+async def test_path_is_made_through_a_link_that_a_user_named(real_host, scratch):
+    (scratch / "run").mkdir()
+    (scratch / "var").symlink_to("run")
+    await publish(real_host, scratch / "var" / "a" / "b", "DirectoryOrCreate")
+    await publish(real_host, scratch / "var" / "file", "FileOrCreate")
+    assert (scratch / "run" / "a" / "b").is_dir()
+    assert (scratch / "run" / "file").is_file()
+
+
 async def test_file_is_not_made_when_its_directory_is_missing(real_host, scratch):
     with pytest.raises(Transient, match=f"{scratch}/none does not exist") as caught:
         await publish(real_host, scratch / "none" / "file", "FileOrCreate")
