@@ -29,6 +29,7 @@ from volagent.runtime.contract import (
 from volagent.runtime.env import Objects, resolve_env
 from volagent.runtime.expand import UndefinedVariable, expand, expand_strictly
 
+HOSTNAME_MAX = 63
 _PROPAGATION = {
     None: "rprivate",
     "None": "rprivate",
@@ -225,7 +226,7 @@ def build_container_spec(
         args=_expand_all(container.args, env),
         env=env,
         working_dir=container.working_dir,
-        hostname="" if pod.spec.host_network else pod.spec.hostname or pod.metadata.name[:63],
+        hostname=_hostname(pod),
         host_network=pod.spec.host_network,
         stdin=container.stdin,
         tty=container.tty,
@@ -256,6 +257,13 @@ def build_specs(
         except SpecError as error:
             specs[container.name] = error
     return specs
+
+
+def _hostname(pod: Pod) -> str:
+    """The pod's name cut to what the kernel takes; "" on the host's network, which has its own."""
+    if pod.spec.host_network:
+        return ""
+    return (pod.spec.hostname or pod.metadata.name)[:HOSTNAME_MAX].rstrip("-.")
 
 
 def _expand_all(words: list[str] | None, env: Mapping[str, str]) -> tuple[str, ...] | None:

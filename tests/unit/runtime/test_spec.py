@@ -251,6 +251,21 @@ def test_spec_has_everything_expanded():
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("pod", "hostname"),
+    [
+        ({}, "web"),
+        ({"hostname": "db"}, "db"),
+        ({"hostNetwork": True}, ""),
+        ({"metadata": {"name": "a" * 62 + ".b"}}, "a" * 62),
+    ],
+)
+def test_hostname_is_the_pod_s_as_far_as_the_kernel_takes_it(pod, hostname):
+    made = make_pod(make_container(), **pod)
+    spec = build_container_spec(made, made.spec.containers[0], {}, make_objects())
+    assert spec.hostname == hostname
+
+
 def test_environment_is_not_shown():
     spec = ContainerSpec("main", "app:1", env={"PASSWORD": "hunter2"})
     assert "hunter2" not in repr(spec)
