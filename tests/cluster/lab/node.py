@@ -17,7 +17,7 @@ from tests.cluster.lab.machine import Machine
 Json = dict[str, Any]
 
 _CHECKOUT = Path(__file__).parents[3]
-_CLIENT = Path(__file__).parent / "guest" / "api.py"
+_GUEST = Path(__file__).parent / "guest"
 _DATA = "/data"
 _ROOT = f"{_DATA}/kubelet"
 _RUN = "/run/volagent"
@@ -185,6 +185,11 @@ class VolagentNode:
         table = self.machine.run(f"grep -F ' {_ROOT}/' /proc/self/mountinfo || true").out
         return [_parse_mount(line) for line in table.splitlines()]
 
+    def unmount_by_hand(self, point: str, *, within_s: float = 20.0) -> float:
+        """Unmount behind the daemon's back; milliseconds until it is mounted again."""
+        program = f"python3 -I -S {_GUEST}/unmount.py {point} {within_s}"
+        return float(self.machine.run(program, timeout_s=60.0 + within_s).out)
+
     def leftovers(self) -> list[str]:
         """What is below the directory of pods, deepest last; empty when all are gone."""
         return self.machine.run(f"find {_ROOT}/pods -mindepth 1").out.splitlines()
@@ -203,7 +208,9 @@ class VolagentNode:
         file = f"/run/request-{next(self._requests)}.json"
         self.machine.put_file(file, json.dumps(list(requests)))
         said = self.machine.run(
-            f"python3 -I -S {_CLIENT} {_SOCKET} {file}", timeout_s=60.0 + within_s, check=False
+            f"python3 -I -S {_GUEST}/api.py {_SOCKET} {file}",
+            timeout_s=60.0 + within_s,
+            check=False,
         )
         if said.code != 0:
             raise ApiFailed(f"{said.err}\n--- daemon\n{self.log()}")
