@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from typing import NewType, Protocol
 
 MountId = NewType("MountId", int)
-"""A mount's identity: the unique 64-bit id where the kernel has it (6.8), else the reused id."""
+"""A mount's identity: the unique 64-bit id where mount events carry it (Linux 6.15), else the small
+one, which the kernel gives out again when the mount is gone."""
 
 
 @dataclass(frozen=True, slots=True)
