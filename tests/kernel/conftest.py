@@ -4,13 +4,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from volagent.host.process import Helpers
 
 from volagent.host.holders import RealHolders
 from volagent.host.mountinfo import MountinfoReader
 from volagent.host.mounts import RealMounts
 from volagent.host.mounttable import TableReader, choose_reader
 from volagent.host.payload import PayloadWriter
+from volagent.host.process import Helpers
 from volagent.host.statmount import StatmountReader, statmount_is_complete
 from volagent.host.trees import RealTrees
 
