@@ -14,7 +14,7 @@ from volagent.api.responses import status_response
 from volagent.client.contract import ApiError, BadRequest
 
 KEEP_ALIVE_S = 300.0
-LINGER_S = 5.0
+LINGER_S = 1.0
 """How long the rest of a refused body is read and thrown away, so that the answer arrives."""
 
 

@@ -37,6 +37,8 @@ async def read_body(request: web.BaseRequest) -> bytes:
         raise _too_large()
     if length == 0 or (length is None and not request.body_exists):
         return b""
+    if "Expect" in request.headers:
+        await _invite(request)
     chunks: list[bytes] = []
     size = 0
     try:
@@ -48,6 +50,14 @@ async def read_body(request: web.BaseRequest) -> bytes:
     except (web.RequestPayloadError, OSError, ValueError) as error:
         raise BadRequest(f"the body could not be read: {error}") from error
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+async def _invite(request: web.BaseRequest) -> None:
+    """Tell a client that asked first (curl, for large bodies) to go on."""
+    if request.headers["Expect"].lower() != "100-continue":
+        raise BadRequest("the request expects what is not known: only 100-continue is")
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    request.writer.output_size = 0  # or aiohttp takes the answer for begun
 
 
 def media_type(request: web.BaseRequest) -> str:

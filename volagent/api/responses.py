@@ -4,7 +4,6 @@ from typing import Any
 
 import msgspec
 from aiohttp import web
-from multidict import CIMultiDict
 
 from volagent.client.contract import ApiError
 
@@ -14,11 +13,13 @@ _ENCODER = msgspec.json.Encoder()
 
 def json_response(value: Any, status: int = 200, warnings: tuple[str, ...] = ()) -> web.Response:
     """A JSON document; each warning becomes a `Warning` header, which kubectl prints."""
-    headers = CIMultiDict({"Content-Type": JSON})
+    response = web.Response(
+        body=_ENCODER.encode(value), status=status, headers={"Content-Type": JSON}
+    )
     for warning in warnings:
         quoted = warning.replace("\\", "\\\\").replace('"', '\\"')
-        headers.add("Warning", f'299 - "{quoted}"')
-    return web.Response(body=_ENCODER.encode(value), status=status, headers=headers)
+        response.headers.add("Warning", f'299 - "{quoted}"')
+    return response
 
 
 def status_response(error: ApiError) -> web.Response:

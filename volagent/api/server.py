@@ -17,9 +17,10 @@ from typing import cast
 
 from aiohttp import web
 
+from volagent.api.admission import Admission
 from volagent.api.auth import TokenAuthenticator, User, forbid
 from volagent.api.connection import Connection, HttpServer
-from volagent.api.decode import decode_value, media_type, read_body
+from volagent.api.decode import decode_document, decode_value, media_type, read_body
 from volagent.api.discovery import discovery_documents, version_document
 from volagent.api.listen import BACKLOG, ListenError, bind_unix
 from volagent.api.nodeview import NodeView
@@ -31,8 +32,8 @@ from volagent.api.tls import identify_certificate, make_server_context
 from volagent.api.verbs import Verbs
 from volagent.api.watchstream import WatchStreams
 from volagent.client.contract import (
+    PODS,
     ApiError,
-    BadRequest,
     Client,
     MethodNotAllowed,
     NotFound,
@@ -242,15 +243,19 @@ class ApiServer:
             case ["v1", "status"] if method == "GET":
                 return json_response(view.status())
             case ["v1", "plan"] if method == "POST":
-                return json_response(view.plan(await _read_object(request)))
+                return json_response(view.plan(await _read_pod(request)))
         raise NotFound("the server could not find the requested resource")
 
 
-async def _read_object(request: web.BaseRequest) -> Document:
-    value = decode_value(await read_body(request), media_type(request))
-    if not isinstance(value, dict) or not isinstance(value.get("metadata", {}), dict):
-        raise BadRequest("the body must be a Pod")
-    return value
+async def _read_pod(request: web.BaseRequest) -> Document:
+    """A Pod as it would be stored: checked, with its defaults. Raises `Invalid`, `BadRequest`."""
+    body = await read_body(request)
+    content_type = media_type(request)
+    given = decode_value(body, content_type)
+    metadata = given.get("metadata") if isinstance(given, dict) else None
+    namespace = metadata.get("namespace") if isinstance(metadata, dict) else None
+    target = Target(PODS, namespace if isinstance(namespace, str) and namespace else "default")
+    return Admission().prepare_create(PODS, decode_document(body, content_type, target))
 
 
 def _forbid_target(user: User, method: str, target: Target, query: Query) -> ApiError:

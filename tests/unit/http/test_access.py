@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from tests.unit.http.certificates import Authority, make_authority
-from tests.unit.http.world import Answer, World
+from tests.unit.http.world import Answer, World, make_pod
 from volagent.api.auth import ServiceAccountTokens, TokenFile, TokenFileError
 from volagent.api.listen import (
     ListenError,
@@ -106,8 +106,10 @@ async def test_node_answers_when_asked(world: World) -> None:
     assert (await world.call("GET", f"{root}/explain/{pod}")).json["pod"] == "default/web"
     assert (await world.call("GET", f"{root}/mounts/{pod}")).json["kind"] == "PodMounts"
     assert (await world.call("GET", f"{root}/status")).json["kind"] == "NodeStatus"
-    plan = await world.call("POST", f"{root}/plan", {"metadata": {"name": "x"}})
+    plan = await world.call("POST", f"{root}/plan", make_pod("x"))
     assert plan.json["pod"] == "x"
+    refused = await world.call("POST", f"{root}/plan", make_pod("x", volumes=[{"name": "A"}]))
+    assert (refused.code, "spec.volumes[0].name" in refused.json["message"]) == (422, True)
     assert (await world.call("GET", f"{root}/explain/{pod}s")).code == 404
     assert (await world.call("GET", "/metrics")).body == b"volagent_up 1\n"
 

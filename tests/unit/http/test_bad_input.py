@@ -233,3 +233,21 @@ async def test_plan_is_refused_when_it_is_no_object(world: World) -> None:
     path = "/apis/node.volagent.dev/v1/plan"
     expect_status(await world.call("POST", path, b"[]"), 400)
     expect_status(await world.call("POST", path, b'{"metadata": 5}'), 400)
+
+
+async def test_body_is_refused_when_it_is_not_compressed_as_it_says(world: World) -> None:
+    answer = await world.call("POST", PODS, b"no gzip", Content_Encoding="gzip")
+    expect_status(answer, 400)
+
+
+async def test_client_is_invited_when_it_asks_before_sending(world: World) -> None:
+    text = await world.call.raw(
+        f"POST {PODS} HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n"
+        "Connection: close\r\n\r\n{}".encode()
+    )
+    assert text.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 422 ")
+    text = await world.call.raw(
+        f"POST {PODS} HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\nExpect: 100-continue\r\n"
+        "Connection: close\r\n\r\n".encode()
+    )
+    assert text.startswith(b"HTTP/1.1 413 ")
