@@ -133,6 +133,7 @@ class _Daemon:
                     await server.close()
                     agent.close()
                     tasks.stop_loops()
+                await hand_over.runner.close()
         await self.helpers.close()
 
     async def _serve(

@@ -27,7 +27,7 @@ from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
 from volagent.host.contract import BlockDevice, Closeable, Host
 from volagent.node.actual import Actual
-from volagent.node.desired import Reference, Resolver
+from volagent.node.desired import Resolver
 from volagent.node.drift import DriftWatch
 from volagent.node.execute import Executor
 from volagent.node.hand_over import RuntimeHandOver
@@ -37,6 +37,7 @@ from volagent.node.plan import plan
 from volagent.node.pods import PodEntry, PodWorker
 from volagent.node.records import Held, RecordBook, VolumeRecord
 from volagent.node.recover import by_id, compare_record
+from volagent.node.references import Reference
 from volagent.node.register import NodeReporter
 from volagent.node.report import EventReporter
 from volagent.node.tokens import TokenCache
@@ -46,6 +47,7 @@ from volagent.node.world import NodeWorld
 from volagent.objects.meta import Document, PodUid
 from volagent.objects.pod import Pod
 from volagent.observe.logs import get_logger
+from volagent.runtime.contract import RuntimeUnavailable
 
 _log = get_logger("node")
 
@@ -54,6 +56,7 @@ VOLUMES_AT_ONCE_PER_BACKEND = 16
 PODS_AT_ONCE = 16
 PODS_LANE = ""
 DRAIN_LOOK_S = 0.02
+RUNTIME_RETRY_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,7 @@ class NodeAgent:
             self.index.put(resolved)
             if entry.deleting:
                 self._suspect_everything(pod)
+        await self._hold_orphans()
         orphans = 0
         for key in {*self.actual.keys(), *self.index.keys()}:
             wanted, found = self.index.wanted(key), self.actual.get(key)
@@ -200,6 +204,36 @@ class NodeAgent:
             pods=len(self.pods.entries),
             orphans=orphans,
         )
+
+    async def _hold_orphans(self) -> None:
+        """Pods that are gone from the API may still run: hold what they have until they do not."""
+        runner = self._hand_over.runner
+        suspects = [uid for uid in self.actual.pods() if uid not in self.pods.entries]
+        try:
+            found = await runner.find_orphans(self.pods.entries.keys())
+        except RuntimeUnavailable as error:
+            _log.warning("containers of orphans unknown", pods=len(suspects), error=str(error))
+            for uid in suspects:
+                self.index.keep(uid)
+            self._start("orphans", self._look_for_orphans_again())
+            return
+        for pod in found:
+            uid = PodUid(pod.metadata.uid)
+            self.index.keep(uid)
+            entry = self._enter(pod)
+            entry.declared = False
+            _log.warning("containers of a pod that is gone", pod=pod.metadata.name, uid=uid)
+
+    async def _look_for_orphans_again(self) -> None:
+        await asyncio.sleep(RUNTIME_RETRY_S)
+        await self._hold_orphans()
+        held = [uid for uid in self.index.live if uid not in self.pods.entries]
+        for uid in held:
+            self.index.release(uid)
+            self._mark_volumes(set(self.actual.keys_of(uid)))
+        for uid, entry in self.pods.entries.items():
+            if not entry.declared:
+                self.pod_queue.mark(uid)
 
     def _compare_records(self) -> None:
         records = [r for r in map(self.actual.get, self.actual.keys()) if r is not None]

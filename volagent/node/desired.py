@@ -35,6 +35,7 @@ from volagent.drivers.payload import (
 )
 from volagent.host.contract import OwnershipPolicy, Payload
 from volagent.node.affinity import admits_node
+from volagent.node.references import Reference, environment_references
 from volagent.objects.meta import PodUid
 from volagent.objects.pod import Pod
 from volagent.objects.quantity import QuantityError, parse_bytes
@@ -46,9 +47,6 @@ from volagent.objects.storage import (
 )
 from volagent.objects.volumes import POD_SOURCES, PV_SOURCES, Volume
 from volagent.runtime.spec import needed_volumes
-
-Reference = tuple[str, str, str]
-"""Kind, namespace and name of an object that a resolution depends on."""
 
 API_BACKED = frozenset({"secret", "configMap", "downwardAPI", "projected"})
 
@@ -136,7 +134,7 @@ class Resolver:
         needed = needed_volumes(pod)
         volumes: dict[str, ResolvedVolume] = {}
         problems: dict[str, Problem] = {}
-        references: set[Reference] = _environment_references(pod)
+        references: set[Reference] = environment_references(pod)
         for volume in pod.spec.volumes or ():
             if volume.name not in needed:
                 continue
@@ -321,25 +319,6 @@ class Resolver:
         if isinstance(answer, Missing):
             return Problem(answer.message, answer.remedy)
         return answer
-
-
-def _environment_references(pod: Pod) -> set[Reference]:
-    """Objects that the containers' variables come from: their arrival may unblock a hand-over."""
-    namespace = pod.metadata.namespace
-    references: set[Reference] = set()
-    for container in (*(pod.spec.init_containers or ()), *pod.spec.containers):
-        for source in container.env_from or ():
-            if source.config_map_ref is not None:
-                references.add(("ConfigMap", namespace, source.config_map_ref.name))
-            if source.secret_ref is not None:
-                references.add(("Secret", namespace, source.secret_ref.name))
-        for variable in container.env or ():
-            value = variable.value_from
-            if value is not None and value.config_map_key_ref is not None:
-                references.add(("ConfigMap", namespace, value.config_map_key_ref.name))
-            if value is not None and value.secret_key_ref is not None:
-                references.add(("Secret", namespace, value.secret_key_ref.name))
-    return references
 
 
 def _publication(pod: Pod, target: str, *, read_only: bool, payload: Payload | None) -> Publication:

@@ -16,9 +16,9 @@ from volagent.node.pods import HandOver
 from volagent.node.sub_paths import resolve_sub_path, sub_path_name
 from volagent.node.world import NodeWorld
 from volagent.objects.meta import Document, PodUid
-from volagent.objects.pod import Pod
+from volagent.objects.pod import Container, Pod
 from volagent.runtime.cdi import CdiDirectory, device_name
-from volagent.runtime.contract import HandedVolume, NodeFacts, Runner, SpecError
+from volagent.runtime.contract import HandedVolume, NodeFacts, OciMount, Runner, SpecError
 from volagent.runtime.env import Objects
 from volagent.runtime.spec import (
     all_containers,
@@ -91,14 +91,14 @@ class RuntimeHandOver:
 
     async def remove(self, pod: Pod) -> HandOver:
         """Stop and remove the containers; `released` once none exists."""
+        if self.cdi is not None:
+            self.cdi.remove(pod)  # first, so that nobody starts another one on these volumes
         seen = await self.runner.sync(pod, None, deleting=True)
         return HandOver(dict(seen.status), seen.volumes_released, seen.error, seen.retry_after_s)
 
     def forget(self, pod: Pod) -> None:
         """Nothing of the pod is left: forget what was handed over."""
         self.runner.forget(PodUid(pod.metadata.uid))
-        if self.cdi is not None:
-            self.cdi.remove(pod)
 
     def describe_containers(self, pod: Pod, resolved: ResolvedPod) -> list[Document]:
         """The OCI mounts and devices of each container, as far as they stand now."""
@@ -107,7 +107,7 @@ class RuntimeHandOver:
         for container in all_containers(pod):
             document: Document = {"name": container.name, "mounts": [], "devices": []}
             try:
-                mounts = build_mounts(pod, container, volumes, objects)
+                mounts = self._mounts(pod, container, volumes, objects)
                 devices = build_devices(container, volumes)
             except SpecError as error:
                 document["error"] = str(error)
@@ -134,7 +134,7 @@ class RuntimeHandOver:
         try:
             handed = {
                 container.name: (
-                    build_mounts(pod, container, volumes, objects),
+                    self._mounts(pod, container, volumes, objects),
                     build_devices(container, volumes),
                 )
                 for container in all_containers(pod)
@@ -143,6 +143,17 @@ class RuntimeHandOver:
         except (OSError, SpecError) as error:
             return f"CDI file not written: {error}"
         return ""
+
+    def _mounts(
+        self,
+        pod: Pod,
+        container: Container,
+        volumes: Mapping[str, HandedVolume],
+        objects: Objects,
+    ) -> tuple[OciMount, ...]:
+        return build_mounts(
+            pod, container, volumes, objects, recursive_read_only=self.recursive_read_only
+        )
 
     def _handed(self, pod: Pod, resolved: ResolvedPod) -> dict[str, HandedVolume]:
         sub_paths: dict[str, dict[tuple[str, int], str]] = {}

@@ -7,8 +7,9 @@ pods depend on that object, which pods may still be running. For the event loop'
 from collections.abc import Callable, Collection
 
 from volagent.drivers.contract import VolumeKey
-from volagent.node.desired import Reference, ResolvedPod, ResolvedVolume
+from volagent.node.desired import ResolvedPod, ResolvedVolume
 from volagent.node.plan import Wanted
+from volagent.node.references import Reference
 from volagent.objects.meta import PodUid
 
 
@@ -26,6 +27,10 @@ class DesiredIndex:
     def live(self) -> Collection[PodUid]:
         """Pods whose containers may still run: nothing is taken from them."""
         return self._live
+
+    def keep(self, uid: PodUid) -> None:
+        """A pod that is not declared may still have containers: nothing is taken from it."""
+        self._live.add(uid)
 
     def release(self, uid: PodUid) -> None:
         """The pod's containers are gone: what it has may be taken down."""

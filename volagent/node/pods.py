@@ -69,6 +69,7 @@ class PodEntry:
     ready: bool = False
     recovered: bool = False
     """It was there before this process."""
+    containers_gone: bool = False
     hold: Hold = Hold.CONTAINERS
     blockers: tuple[Blocker, ...] = ()
     waiting: tuple[str, ...] = ()
@@ -165,11 +166,11 @@ class PodWorker:
         ready = not entry.waiting
         if ready:
             resolved, ready = self._bind_sub_paths(entry, resolved)
-        answer = await self.hand_over.sync(entry.pod, resolved, ready=ready)
-        entry.hand_over_error = answer.error
         if ready and not entry.ready:
             self._became_ready(uid, entry, resolved)
         entry.ready = ready
+        answer = await self.hand_over.sync(entry.pod, resolved, ready=ready)
+        entry.hand_over_error = answer.error
         for blocker in entry.blockers:
             if blocker.error not in entry.problems_told and blocker.volume in resolved.problems:
                 self.tell_problem(entry.pod, blocker)
@@ -269,13 +270,14 @@ class PodWorker:
 
     async def _release(self, uid: PodUid, entry: PodEntry) -> float | None:
         """(4) to (6), as far as they go now."""
+        if (entry.deleting or entry.draining) and not entry.containers_gone:
+            answer = await self.hand_over.remove(entry.pod)  # (4)
+            if not answer.released:
+                if answer.status and entry.declared:
+                    await self._write_status(entry, entry.ready, answer)
+                return answer.retry_after_s
+            entry.containers_gone = True
         if entry.hold is Hold.CONTAINERS:
-            if entry.deleting or entry.draining:
-                answer = await self.hand_over.remove(entry.pod)  # (4)
-                if not answer.released:
-                    if answer.status and entry.declared:
-                        await self._write_status(entry, entry.ready, answer)
-                    return answer.retry_after_s
             entry.hold = Hold.SUB_PATHS
             self.index.release(uid)
             changed = self.index.drop_only(uid, lambda volume: _is_sub_path(volume.spec.key))
@@ -300,7 +302,7 @@ class PodWorker:
         self.mark_volumes(self.index.drop_only(uid, lambda volume: volume.spec.key in mounted))
 
     def _is_released(self, uid: PodUid, entry: PodEntry) -> bool:
-        if entry.hold is not Hold.VOLUMES:
+        if entry.hold is not Hold.VOLUMES or (entry.deleting and not entry.containers_gone):
             return False
         if entry.draining and not entry.deleting:
             return not self.actual.mounted_keys_of(uid)
