@@ -10,7 +10,10 @@ from volagent.drivers.api_backed import make_api_backed_drivers
 from volagent.drivers.contract import Driver, DriverName, DriverTable
 from volagent.drivers.empty_dir import EmptyDirDriver
 from volagent.drivers.host_path import HostPathDriver
+from volagent.drivers.image import ImageDriver
 from volagent.drivers.layout import Layout
+from volagent.drivers.local import LocalDriver
+from volagent.drivers.nfs import NfsDriver
 from volagent.drivers.sub_path import SubPathDriver
 from volagent.host.contract import Host
 from volagent.objects.volumes import POD_SOURCES, PV_SOURCES
@@ -40,5 +43,8 @@ def make_drivers(
         HostPathDriver(host),
         *make_api_backed_drivers(host),
         SubPathDriver(host),
+        ImageDriver(host, image_dir),
+        LocalDriver(host),
+        NfsDriver(host, nfs_mount_timeout_s, nfs_unmount_timeout_s),
     )
     return {driver.name: driver for driver in drivers}

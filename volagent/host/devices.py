@@ -123,7 +123,7 @@ class RealDevices:
         """Replay and repair what is safe to repair, unmounted."""
         command = filesystems.check_command(fs_type, device.path)
         if command is None:
-            return CheckReport(clean=True, detail=f"{fs_type} checks itself when it is mounted")
+            return CheckReport(clean=True, detail="checked by mounting it")
         if device.read_only:
             return CheckReport(clean=True, detail="not checked: the device is read-only")
         package = filesystems.MAKERS["ext4"].package
