@@ -32,8 +32,8 @@ def _column(name: str, kind: str = "string", *, wide: bool = False) -> Document:
 
 _NAME = _column("Name")
 _AGE = _column("Age")
-DEFAULT_COLUMNS = [_NAME, _column("Created At", "date")]
-COLUMNS: dict[str, list[Document]] = {
+_DEFAULT_COLUMNS = [_NAME, _column("Created At", "date")]
+_COLUMNS: dict[str, list[Document]] = {
     "pods": [
         _NAME, _column("Ready"), _column("Status"), _column("Restarts"), _AGE,
         _column("IP", wide=True), _column("Node", wide=True),
@@ -67,6 +67,11 @@ COLUMNS: dict[str, list[Document]] = {
         _column("Name", wide=True),
     ],
 }  # fmt: skip
+
+
+def columns_of(resource: Resource) -> list[Document]:
+    """The `columnDefinitions` of a resource's table."""
+    return _COLUMNS.get(resource.plural, _DEFAULT_COLUMNS)
 
 
 def describe_cells(resource: Resource, document: Document, now: datetime) -> list[Any]:

@@ -24,7 +24,7 @@ class Connection(web.RequestHandler):
     __slots__ = ("caller", "on_lost")
 
     def connection_made(self, transport: object) -> None:
-        """Forget nothing of a former connection: there is none."""
+        """Begin with an unknown caller and no watch."""
         self.caller: User | None = None
         self.on_lost: Callable[[], object] | None = None
         super().connection_made(transport)  # type: ignore[arg-type]  # asyncio's own type

@@ -123,12 +123,12 @@ class ApiServer:
 
     async def close(self) -> None:
         """Stop listening, end watches, let the other requests finish. Idempotent."""
+        paths, self._socket_paths = self._socket_paths, []
+        for path in paths:
+            _remove(path)  # while we still listen: later it could be a successor's
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             listener.close()
-        paths, self._socket_paths = self._socket_paths, []
-        for path in paths:
-            _remove(path)
         self._watches.close()
         http, self._http = self._http, None
         if http is not None:

@@ -10,10 +10,10 @@ from typing import Any
 
 from aiohttp import web
 
-from volagent.api.columns import COLUMNS, DEFAULT_COLUMNS, describe_cells
+from volagent.api.columns import columns_of, describe_cells
 from volagent.api.routes import Target
 from volagent.api.watchstream import Shape
-from volagent.client.contract import ApiError, Listing, Resource, WatchEvent
+from volagent.client.contract import Listing, Resource, WatchEvent
 from volagent.objects.meta import Document
 
 
@@ -55,7 +55,7 @@ def table_of(resource: Resource, listing: Listing, include_object: str = "") -> 
         "kind": "Table",
         "apiVersion": "meta.k8s.io/v1",
         "metadata": metadata,
-        "columnDefinitions": COLUMNS.get(resource.plural, DEFAULT_COLUMNS),
+        "columnDefinitions": columns_of(resource),
         "rows": _rows(resource, listing.items, include_object),
     }
 
@@ -79,11 +79,10 @@ class _TableEvents:
         return [WatchEvent(event.type, self._wrap(event)) for event in events]
 
     def _wrap(self, event: WatchEvent) -> Document:
-        version = event.object.get("metadata", {}).get("resourceVersion", "")
-        rows = [] if event.type == "BOOKMARK" else [event.object]
-        table = table_of(self._resource, Listing(rows, version), self._include_object)
         if event.type == "BOOKMARK":
             return event.object
+        version = event.object["metadata"].get("resourceVersion", "")
+        table = table_of(self._resource, Listing([event.object], version), self._include_object)
         if self._columns_sent:
             table["columnDefinitions"] = None
         self._columns_sent = True
@@ -96,9 +95,9 @@ def _rows(resource: Resource, items: Sequence[Document], include_object: str) ->
     for item in items:
         try:
             cells = describe_cells(resource, item, now)
-        except (AttributeError, TypeError, ValueError, KeyError) as error:
-            # A field that no rule checks may hold anything; a row must not hide the others.
-            raise ApiError(f"{resource.plural} cannot be shown as a table: {error!r}") from error
+        except (AttributeError, TypeError):
+            # A field that no rule checks may hold anything; one odd object must not hide the rest.
+            cells = [item["metadata"]["name"], *["<invalid>"] * (len(columns_of(resource)) - 1)]
         row: Document = {"cells": cells}
         if include_object == "Object":
             row["object"] = item
