@@ -10,7 +10,15 @@ from typing import Final
 from volagent.drivers.contract import Done, HeldMount, Mounted, Publication
 from volagent.drivers.errors import Rejected, Transient, Uncertain
 from volagent.drivers.failures import explain_busy, explain_failure
-from volagent.host.contract import BindOptions, FileKind, Host, MountEntry, MountId, MountTable
+from volagent.host.contract import (
+    BindOptions,
+    FileKind,
+    Host,
+    MountEntry,
+    MountId,
+    MountTable,
+    Propagation,
+)
 from volagent.host.errors import Absent, Busy, HostError, NotEmpty, TimedOut
 
 DIRECTORY_MODE: Final = 0o750
@@ -20,18 +28,22 @@ OWNERSHIP_TIMEOUT_S: Final = 600.0
 _CSI_DIRECTORY: Final = "kubernetes.io~csi"
 
 
-async def bind_into_pod(host: Host, source: str, use: Publication, options: BindOptions) -> Mounted:
+async def bind_into_pod(
+    host: Host, source: str, use: Publication, *, read_only: bool, options: tuple[str, ...] = ()
+) -> Mounted:
     """Bind `source` to the pod's directory, and apply `fsGroup` unless it is read-only."""
     target = use.target
+    # A peer group of its own: `mountPropagation: Bidirectional` needs one.
+    bind = BindOptions(read_only=read_only, options=options, propagation=Propagation.SHARED)
     try:
-        mount_id = _ensure_bind(host, source, target, options)
+        mount_id = _ensure_bind(host, source, target, bind)
     except Absent as error:
         remove_quietly(host, target)
         raise Transient(f"cannot bind {source}: {error}") from error
     except HostError as error:
         raise explain_failure(error, target) from error
-    evidence = "bound read-only" if options.read_only else "bound"
-    if use.fs_group is not None and not options.read_only:
+    evidence = "bound read-only" if read_only else "bound"
+    if use.fs_group is not None and not read_only:
         evidence += await _give_to_group(host, use)
     entry = host.mounts.find_mount(mount_id)
     device = entry.device if entry is not None else ""

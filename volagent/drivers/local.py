@@ -37,7 +37,7 @@ from volagent.drivers.contract import (
 from volagent.drivers.errors import DriverError, Rejected, Transient
 from volagent.drivers.failures import explain_failure
 from volagent.drivers.options import decode_options
-from volagent.host.contract import BindOptions, FileKind, Host
+from volagent.host.contract import FileKind, Host
 from volagent.host.errors import HostError
 from volagent.host.mount_options import parse_bind_options
 
@@ -148,15 +148,14 @@ class LocalDriver:
         read_only = use.read_only or volume.read_only
         if device.identity != DIRECTORY_IDENTITY:
             assert staged is not None
-            return await bind_into_pod(
-                self.host, staged.path, use, BindOptions(read_only=read_only)
-            )
+            return await bind_into_pod(self.host, staged.path, use, read_only=read_only)
         try:
             parse_bind_options(volume.mount_options, device.path)
         except HostError as error:
             raise reject_option(error, volume.mount_options) from error
-        options = BindOptions(read_only=read_only, options=volume.mount_options)
-        return await bind_into_pod(self.host, device.path, use, options)
+        return await bind_into_pod(
+            self.host, device.path, use, read_only=read_only, options=volume.mount_options
+        )
 
     async def unpublish(self, published: HeldMount) -> Done:
         """Unmount, or remove the link."""
