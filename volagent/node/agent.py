@@ -11,7 +11,7 @@ From there on everything is an event that marks a key. For the event loop's thre
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,10 +22,10 @@ from volagent.aio.clock import Clock
 from volagent.aio.queue import KeyedQueue
 from volagent.client.contract import Client
 from volagent.client.events import EventRecorder
-from volagent.drivers.contract import DriverTable, HeldMount, VolumeKey
+from volagent.drivers.contract import DriverTable, VolumeKey
 from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
-from volagent.host.contract import BlockDevice, Closeable, Host
+from volagent.host.contract import Closeable, Host
 from volagent.node.actual import Actual
 from volagent.node.desired import Resolver
 from volagent.node.drift import DriftWatch
@@ -35,8 +35,8 @@ from volagent.node.index import DesiredIndex
 from volagent.node.orphans import find_orphans, sweep_skeletons
 from volagent.node.plan import plan
 from volagent.node.pods import PodEntry, PodWorker
-from volagent.node.records import Held, RecordBook, VolumeRecord
-from volagent.node.recover import by_id, compare_record
+from volagent.node.records import Held, RecordBook
+from volagent.node.recovery import compare_with_kernel, find_outlived, suspect_everything
 from volagent.node.references import Reference
 from volagent.node.register import NodeReporter
 from volagent.node.report import EventReporter
@@ -47,7 +47,6 @@ from volagent.node.world import NodeWorld
 from volagent.objects.meta import Document, PodUid
 from volagent.objects.pod import Pod
 from volagent.observe.logs import get_logger
-from volagent.runtime.contract import RuntimeUnavailable
 
 _log = get_logger("node")
 
@@ -141,7 +140,6 @@ class NodeAgent:
         for _, informer in self.world.informers:
             await informer.synced.wait()
         await self._recover()
-        self._listen()
         start_loop("events", self.events.run())
         start_loop("node status", self.node.run())
         for name, loop in self._hand_over.runner.loops(self._containers_changed):
@@ -174,19 +172,17 @@ class NodeAgent:
     # -- recovery ---------------------------------------------------------------------------
 
     async def _recover(self) -> None:
-        """(2) to (4) of the start-up; nothing here changes a mount."""
-        self._compare_records()
+        """(2) to (4) of the start-up; nothing here changes a mount.
+
+        Everything after the first await is one piece: no change of an object falls in between.
+        """
+        runner = self._hand_over.runner
+        declared = {PodUid(pod.metadata.uid) for pod in self.world.pods.values()}
+        outlived = await find_outlived(runner, declared)
+        compare_with_kernel(self.host, self.config.layout, self.actual)
         for pod in self.world.pods.values():
-            entry = self._enter(pod)
-            entry.status = msgspec.to_builtins(pod.status)
-            entry.recovered = True
-            if entry.finished and not entry.deleting:
-                continue
-            resolved = self.resolver.resolve_pod(pod)
-            self.index.put(resolved)
-            if entry.deleting:
-                self._suspect_everything(pod)
-        await self._hold_orphans()
+            self._enter_again(pod)
+        self._hold_outlived(outlived)
         orphans = 0
         for key in {*self.actual.keys(), *self.index.keys()}:
             wanted, found = self.index.wanted(key), self.actual.get(key)
@@ -195,6 +191,7 @@ class NodeAgent:
                 self.volume_queue.mark(key)
         for uid in self.pods.entries:
             self.pod_queue.mark(uid)
+        self._listen()
         known = {*self.pods.entries, *self.actual.pods()}
         sweep_skeletons(self.host, self.config.layout, known)
         self._hand_over.prune(entry.pod for entry in self.pods.entries.values())
@@ -205,77 +202,40 @@ class NodeAgent:
             orphans=orphans,
         )
 
-    async def _hold_orphans(self) -> None:
-        """Pods that are gone from the API may still run: hold what they have until they do not."""
-        runner = self._hand_over.runner
-        suspects = [uid for uid in self.actual.pods() if uid not in self.pods.entries]
-        try:
-            found = await runner.find_orphans(self.pods.entries.keys())
-        except RuntimeUnavailable as error:
-            _log.warning("containers of orphans unknown", pods=len(suspects), error=str(error))
-            for uid in suspects:
-                self.index.keep(uid)
-            self._start("orphans", self._look_for_orphans_again())
+    def _enter_again(self, pod: Pod) -> None:
+        entry = self._enter(pod)
+        entry.status = msgspec.to_builtins(pod.status)
+        entry.recovered = True
+        if entry.finished and not entry.deleting:
             return
-        for pod in found:
+        self.index.put(self.resolver.resolve_pod(pod))
+        if entry.deleting:
+            uid = PodUid(pod.metadata.uid)
+            suspect_everything(self.host, self.config.layout, self.index, self.actual, uid)
+
+    def _hold_outlived(self, outlived: Sequence[Pod] | None) -> None:
+        """Containers may have outlived their pods' objects: hold what they have until they end."""
+        if outlived is None:
+            for uid in self.actual.pods():
+                self.index.keep(uid)
+            self._start("outlived pods", self._look_for_outlived_again())
+            return
+        for pod in outlived:
             uid = PodUid(pod.metadata.uid)
             self.index.keep(uid)
-            entry = self._enter(pod)
-            entry.declared = False
+            self._enter(pod).declared = False
+            self.pod_queue.mark(uid)
             _log.warning("containers of a pod that is gone", pod=pod.metadata.name, uid=uid)
 
-    async def _look_for_orphans_again(self) -> None:
+    async def _look_for_outlived_again(self) -> None:
         await asyncio.sleep(RUNTIME_RETRY_S)
-        await self._hold_orphans()
-        held = [uid for uid in self.index.live if uid not in self.pods.entries]
-        for uid in held:
+        outlived = await find_outlived(self._hand_over.runner, self.pods.entries.keys())
+        self._hold_outlived(outlived)
+        if outlived is None:
+            return
+        for uid in [uid for uid in self.index.live if uid not in self.pods.entries]:
             self.index.release(uid)
             self._mark_volumes(set(self.actual.keys_of(uid)))
-        for uid, entry in self.pods.entries.items():
-            if not entry.declared:
-                self.pod_queue.mark(uid)
-
-    def _compare_records(self) -> None:
-        records = [r for r in map(self.actual.get, self.actual.keys()) if r is not None]
-        if not records:
-            return
-        mounts = by_id(self.host.mounts.read_table())
-        loops: dict[str, BlockDevice] = {}
-        if any(record.device is not None for record in records):
-            loops = self.host.devices.find_loops()
-        for record in records:
-            missing = {m.path for m in self._plain_directories(record) if self._is_missing(m)}
-            compared = compare_record(record, mounts, loops, missing)
-            if compared is not record:
-                self.actual.put(compared)
-
-    def _plain_directories(self, record: VolumeRecord) -> list[HeldMount]:
-        below = f"{self.config.layout.pods}/"
-        return [
-            use.mount
-            for use in record.uses.values()
-            if not use.mount.mount_id and use.held is Held.YES and use.mount.path.startswith(below)
-        ]
-
-    def _is_missing(self, mount: HeldMount) -> bool:
-        parent, _, name = mount.path.rpartition("/")
-        return name not in self.host.trees.list_dir(parent)
-
-    def _suspect_everything(self, pod: Pod) -> None:
-        """A pod that was deleted while nobody looked: all it may have counts as unknown.
-
-        After a reboot there are no records, but what was on disk (an emptyDir) is still there.
-        """
-        uid = PodUid(pod.metadata.uid)
-        if not self.host.trees.list_dir(self.config.layout.pod(uid)):
-            return
-        resolved = self.index.pod(uid)
-        for volume in resolved.volumes.values() if resolved is not None else ():
-            wanted = self.index.wanted(volume.spec.key)
-            record = self.actual.get(volume.spec.key)
-            if wanted is not None and (record is None or uid not in record.uses):
-                mount = HeldMount(volume.use.target)
-                self.actual.set_use(wanted, uid, Held.UNKNOWN, mount, volume.use.pod_name)
 
     def find_orphans(self) -> list[Document]:
         """Pod directories that belong to no declared pod."""
