@@ -9,6 +9,7 @@ only. The containers get them read-only; only the agent writes.
 
 from dataclasses import dataclass
 
+from volagent.drivers.binding import refuse_cover
 from volagent.drivers.contract import (
     Done,
     DriverName,
@@ -24,12 +25,7 @@ from volagent.drivers.contract import (
 )
 from volagent.drivers.failures import explain_busy, explain_failure
 from volagent.drivers.options import decode_options
-from volagent.drivers.tmpfs import (
-    describe_cover,
-    ensure_tmpfs,
-    remove_mount_point,
-    unmount_tmpfs,
-)
+from volagent.drivers.tmpfs import ensure_tmpfs, remove_mount_point, unmount_tmpfs
 from volagent.host.contract import Host, TmpfsOptions
 from volagent.host.errors import Absent, Busy, HostError
 from volagent.objects.volumes import DownwardItem, KeyToPath, Projection
@@ -125,7 +121,7 @@ class ApiBackedDriver:
             elif not trees.ensure_dir(target, mode=mode, gid=use.fs_group):
                 foreign = self.host.mounts.find_mount_at(target)
                 if foreign is not None:
-                    raise describe_cover(foreign)
+                    raise refuse_cover(foreign)
             trees.write_payload(target, payload, gid=use.fs_group)
         except HostError as error:
             raise explain_failure(error, target) from error

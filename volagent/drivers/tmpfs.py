@@ -5,10 +5,10 @@ hand the kernel is asked. Nothing is ever stacked: what stands there is used if 
 refused if it is something else, so that no secret is written to another file system.
 """
 
+from volagent.drivers.binding import explain_contents, refuse_cover
 from volagent.drivers.contract import HeldMount
-from volagent.drivers.errors import Transient
 from volagent.drivers.failures import explain_busy
-from volagent.host.contract import Host, MountEntry, MountId, TmpfsOptions
+from volagent.host.contract import Host, MountId, TmpfsOptions
 from volagent.host.errors import Absent, Busy, NotEmpty
 
 COVERED_DIRECTORY_MODE = 0o750
@@ -23,16 +23,8 @@ def ensure_tmpfs(host: Host, target: str, options: TmpfsOptions) -> MountId:
         if standing is not None:
             if standing.fs_type in _IN_MEMORY:
                 return standing.mount_id
-            raise describe_cover(standing)
+            raise refuse_cover(standing)
     return host.mounts.mount_tmpfs(target, options)
-
-
-def describe_cover(foreign: MountEntry) -> Transient:
-    """What to raise when somebody's mount hides a directory of ours."""
-    return Transient(
-        f"{foreign.mount_point} is covered by a mount of {foreign.source} ({foreign.fs_type})",
-        remedy=f"unmount what somebody mounted there: umount {foreign.mount_point}",
-    )
 
 
 async def unmount_tmpfs(host: Host, held: HeldMount) -> None:
@@ -57,7 +49,4 @@ async def remove_mount_point(host: Host, path: str) -> None:
     except Busy as error:
         raise await explain_busy(host, error, path) from error
     except NotEmpty as error:
-        raise Transient(
-            f"{error}; somebody wrote there while the volume was not mounted",
-            remedy=f"look at what is in {path} and move it away",
-        ) from error
+        raise explain_contents(error, path) from error
