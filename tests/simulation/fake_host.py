@@ -98,6 +98,8 @@ class FakeMounts(_Part):
             disk = self.kernel.disk_of(device)
             if disk.signature != fs_type or disk.tree is None:
                 raise HostError("mount", device, 22, "wrong fs type, bad superblock")
+            disk.tree.device = f"7:{device.removeprefix('/dev/loop')}"
+            disk.tree.source = device
             return self.kernel.add_mount(target, disk.tree, "", read_only=read_only)
 
     async def mount_network(
@@ -232,6 +234,15 @@ class FakeDevices(_Part):
                 return False
             self.kernel.add_image(path, size_bytes)
             return True
+
+    async def grow_image(self, path: str, *, size_bytes: int) -> bool:
+        with self.change("grow image", path):
+            if path not in self.kernel.disks:
+                raise Absent("open", path, 2)
+            disk = self.kernel.disks[path]
+            grows = disk.size < size_bytes
+            disk.size = max(disk.size, size_bytes)
+            return grows
 
     async def attach_loop(self, path: str, *, read_only: bool) -> BlockDevice:
         await self.pause()
