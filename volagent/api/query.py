@@ -25,8 +25,6 @@ class Query:
     timeout_s: int = 0
     dry_run: bool = False
     field_validation: str = ""
-    field_manager: str = ""
-    force: bool = False
     grace_period_seconds: int | None = None
     include_object: str = ""
 
@@ -62,8 +60,6 @@ def parse_query(text: str) -> Query:
         timeout_s=_read_int(given, "timeoutSeconds") or 0,
         dry_run=read_dry_run(given.get("dryRun")),
         field_validation=_read_validation(given.get("fieldValidation", "")),
-        field_manager=given.get("fieldManager", ""),
-        force=_read_bool(given, "force"),
         grace_period_seconds=_read_int(given, "gracePeriodSeconds"),
         include_object=given.get("includeObject", ""),
     )

@@ -57,9 +57,12 @@ def find_target(parts: list[str]) -> Target:
     if not rest or len(rest) > 3 or not all(rest):
         raise _unknown()
     resource = _TABLE.get((group, version, rest[0]))
-    if resource is None or bool(namespace) > resource.namespaced:
+    if resource is None:
         raise _unknown()
-    if resource.namespaced and not namespace and len(rest) > 1:
+    if resource.namespaced:
+        if not namespace and len(rest) > 1:
+            raise _unknown()  # one object of all namespaces
+    elif namespace:
         raise _unknown()
     return Target(
         resource,

@@ -5,6 +5,7 @@ was compacted), inside a 200 answer, as kube-apiserver does: clients look for it
 """
 
 import asyncio
+import traceback
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, cast
@@ -106,7 +107,12 @@ class WatchStreams:
         except ApiError as error:
             yield _error_line(error)
         except Exception as error:  # noqa: BLE001  # boundary: the answer has begun, so say it there
-            _log.error("watch failed", resource=target.resource.plural, error=repr(error))
+            _log.error(
+                "watch failed",
+                resource=target.resource.plural,
+                error=repr(error),
+                trace=traceback.format_exc(),
+            )
             yield _error_line(ApiError("the watch failed inside the server; its log says why"))
 
 
