@@ -133,7 +133,7 @@ def _step_row(step: Document) -> tuple[str, ...]:
         str(step.get("step")),
         str(step.get("volume") or "-"),
         str(step.get("state")),
-        format_ms(step.get("tookMs")),
+        format_ms(step.get("tookMs")) or "-",
         evidence,
     )
 

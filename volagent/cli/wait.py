@@ -100,12 +100,12 @@ class LineScreen:
 
 
 def describe_line(line: VolumeLine) -> str:
-    """`data: Ready, publish in 1.2 ms (tmpfs tmpfs)`."""
+    """`data: Working, prepare`, then `data: Ready after 219 ms of work (ext4 /dev/loop0)`."""
     text = f"{line.volume}: {line.state}"
-    if line.step:
-        text += f", {line.step}"
-    if line.took:
-        text += f" in {line.took}"
+    if line.state == "Ready":
+        text += f" after {line.took} of work" if line.took else ""
+    elif line.step:
+        text += f", {line.step}" + (f" in {line.took}" if line.took else "")
     return clean(f"{text} ({line.detail})" if line.detail else text)
 
 

@@ -4,7 +4,9 @@ Everything lives below one directory and inside one private mount and pid namesp
 whatever happens to the demo, nothing of it stays on the machine.
 """
 
+import itertools
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -85,7 +87,8 @@ class Stage:
             "--root-dir", self.root, "--state-dir", self.state, "--run-dir", self.run_dir,
             "--node-name", "demo", *flags,
         ]  # fmt: skip
-        say(f"   $ volagent {shlex.join(str(word) for word in command[1:])} &")
+        shown = shlex.join(str(word) for word in command[1:]).replace(str(self.directory), "…")
+        say(f"   $ volagent {shown} &")
         with self.log.open("ab") as log:
             self.daemon = subprocess.Popen(command, stdout=log, stderr=log, stdin=log)
         took_s = wait_until(self._is_ready, START_TIMEOUT_S)
@@ -128,11 +131,29 @@ class Stage:
         )  # fmt: skip
         output = done.stdout + done.stderr
         if show:
-            for line in output.splitlines():
-                say(f"     {line}".replace(str(self.directory), "…").rstrip())
+            for line in self._shorten(output):
+                say(f"     {line}")
         if done.returncode != 0:
             raise NotAsClaimed(f"`volagent {arguments[0]}` succeeds: {output.strip()}")
         return done.stdout
+
+    def _shorten(self, output: str) -> list[str]:
+        """Write the throw-away directory as … and set the tables again, for narrower lines."""
+        lines = output.replace(str(self.directory), "…").splitlines()
+        rows = [re.split(r" {3,}", line) for line in lines]
+        shown: list[str] = []
+        for is_table, block in itertools.groupby(rows, key=lambda cells: len(cells) > 1):
+            table = list(block)
+            if not is_table:
+                shown += [cells[0] for cells in table]
+                continue
+            columns = itertools.zip_longest(*table, fillvalue="")
+            widths = [max(map(len, column)) for column in columns]
+            shown += [
+                "   ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=False))
+                for cells in table
+            ]
+        return [line.rstrip() for line in shown]
 
     def pod_uid(self) -> str:
         """The uid of the pod, as declared now."""
@@ -157,9 +178,11 @@ class Stage:
 
     def show_mounts(self) -> None:
         """The pod's mount tree."""
+        uid = self.pod_uid()
         for point, (_, kind, source) in sorted(self.mounts().items()):
-            short = point.removeprefix(f"{self.root}/").replace(self.pod_uid(), "<uid>")
-            say(f"     {short:<66} {kind:<6} {source}")
+            short = point.removeprefix(f"{self.root}/").replace(uid, "<uid>")
+            short = re.sub(r"([0-9a-f]{8})[0-9a-f]{56}", r"\1…", short)
+            say(f"     {short:<68} {kind:<6} {source}")
 
     def print_log(self) -> None:
         """The end of the daemon's log, when something went wrong."""

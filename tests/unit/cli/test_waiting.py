@@ -53,7 +53,7 @@ def test_apply_waits_until_the_volumes_are_ready_and_prints_each_change(call, da
     assert lines[:3] == [
         "pod default/web created",
         "pod default/web: data: Working, publish in 1.2 ms",
-        "pod default/web: data: Ready, publish in 1.2 ms (tmpfs)",
+        "pod default/web: data: Ready after 1.2 ms of work (tmpfs)",
     ]
     assert lines[3].startswith("pod default/web is ready after 0.")
 
