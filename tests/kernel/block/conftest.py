@@ -1,0 +1,96 @@
+"""Loop devices for tests, given back also when a test run before this one was killed."""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import re
+import struct
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from volagent.host.contract import BlockDevice, Host
+from volagent.host.devices import RealDevices
+from volagent.host.process import Helpers
+from volagent.host.real import make_host
+
+_GET_STATUS64 = 0x4C05
+_CLR_FD = 0x4C01
+_OWNER = re.compile(rb"/volagent-tests-[^/]+/t-[^/]+/p(\d+)/")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _sweep_loop_devices() -> None:
+    """A loop device outlives the process that made it: give those of dead test runs back."""
+    for name in os.listdir("/sys/block") if os.geteuid() == 0 else ():
+        if not os.path.exists(f"/sys/block/{name}/loop"):
+            continue
+        with contextlib.suppress(OSError):
+            fd = os.open(f"/dev/{name}", os.O_RDONLY)
+            try:
+                status = bytearray(232)
+                fcntl.ioctl(fd, _GET_STATUS64, status)
+                owner = _OWNER.search(struct.unpack_from("64s", status, 56)[0])
+                if owner and not os.path.exists(f"/proc/{int(owner[1])}"):
+                    fcntl.ioctl(fd, _CLR_FD)
+            finally:
+                os.close(fd)
+
+
+@pytest.fixture
+def images(scratch: Path) -> Path:
+    """Where images of this test go; the path names the process, for the sweep."""
+    path = scratch / f"p{os.getpid()}"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def devices(helpers: Helpers) -> RealDevices:
+    return RealDevices(helpers=helpers)
+
+
+@pytest.fixture
+def host(helpers: Helpers) -> Host:
+    return make_host(helpers=helpers)
+
+
+class Loops:
+    """Attaches images and gives all of them back in the end."""
+
+    def __init__(self, devices: RealDevices, images: Path):
+        self.devices = devices
+        self.images = images
+        self.attached: list[BlockDevice] = []
+
+    async def attach(self, name: str, size_bytes: int = 0, *, read_only: bool = False):
+        path = self.images / name
+        if size_bytes:
+            await self.devices.create_image(str(path), size_bytes=size_bytes)
+        device = await self.devices.attach_loop(str(path), read_only=read_only)
+        self.attached.append(device)
+        return device
+
+
+@pytest.fixture
+async def loops(devices: RealDevices, images: Path) -> AsyncIterator[Loops]:
+    made = Loops(devices, images)
+    yield made
+    for device in made.attached:
+        await devices.detach_loop(device)
+
+
+async def run(helpers: Helpers, *argv: str) -> str:
+    """Run a tool to its success; what it said."""
+    outcome = await helpers.run(argv, backend="tests", timeout_s=60)
+    assert outcome.returncode == 0, outcome.complaint
+    return outcome.stdout.decode()
+
+
+async def until(condition, seconds: float = 10.0) -> None:
+    """Wait for something that the kernel or another process does."""
+    async with asyncio.timeout(seconds):
+        while not condition():
+            await asyncio.sleep(0.005)
