@@ -16,7 +16,6 @@ def pod(name: str, volumes: list[Json], *, mounts: list[Json] | None = None, **s
         "spec": {
             "containers": [{"name": "main", "image": "busybox", "volumeMounts": mounts}],
             "volumes": volumes,
-            "terminationGracePeriodSeconds": 0,
             **spec,
         },
     }

@@ -41,14 +41,14 @@ class Site:
 @pytest.fixture(scope="module")
 def machines(lab: Lab) -> tuple[NfsServer, VolagentNode]:
     export = lab.add_machine("nfs", Hardware(disks_mib=(64,)))
-    node = VolagentNode(lab.add_machine("node", Hardware(memory_mib=640, disks_mib=(256,))))
+    machine = lab.add_machine("node", Hardware(memory_mib=640, disks_mib=(256,)))
+    node = VolagentNode(machine, settings=SETTINGS)
     lab.start_all()
     server = NfsServer(export, export.disks[0])
     server.serve()
     for number in range(VICTIMS):
         server.make_directory(f"victim-{number}")
-    node.machine.put_file("/etc/volagent/test.toml", SETTINGS)
-    node.start("--config", "/etc/volagent/test.toml")
+    node.start()
     return server, node
 
 
@@ -115,10 +115,21 @@ def test_killed_daemon_is_ready_again_and_keeps_the_mounts(
 ):
     before = site.node.mounts()
     site.node.kill()
-    ready = site.node.start("--config", "/etc/volagent/test.toml")
+    ready = site.node.start()
     figure("daemon ready beside a dead NFS server", ready.took_ms)
     assert ready.took_ms < RESTART_WITHIN_MS
     assert site.node.mounts() == before
+    pod = manifests.pod("after", [manifests.scratch("memory", "Memory")])
+    site.node.declare_ready(pod)
+    site.node.delete_gone(pod)
+
+
+def test_rebooted_node_does_not_call_ready_what_it_could_not_mount(site: Site):
+    site.node.machine.power_cut()
+    site.node.machine.start()
+    site.node.start()
+    for pod in site.victims:
+        site.node.wait_unready(pod)
     pod = manifests.pod("after", [manifests.scratch("memory", "Memory")])
     site.node.declare_ready(pod)
     site.node.delete_gone(pod)

@@ -116,7 +116,9 @@ def test_two_nodes_share_a_volume_at_the_same_time(site: Site):
         node.declare_ready(pod)
     one, two = (node.volume(pod, KIND, "pv-shared") for node in nodes)
     # A lock that one machine holds is refused to the other: both are really on one server.
-    site.one.machine.run(f"flock {one}/lock sleep 1000 >/dev/null 2>&1 & echo $! >/run/holder")
+    site.one.machine.run(
+        f"flock --close {one}/lock sleep 1000 >/dev/null 2>&1 & echo $! >/run/holder"
+    )
     site.one.machine.run(f"until ! flock -n {one}/lock true; do sleep 0.1; done")
     assert site.two.machine.run(f"flock -n {two}/lock true", check=False).code == 1
     site.one.machine.run("kill $(cat /run/holder)")

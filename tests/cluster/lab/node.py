@@ -22,6 +22,7 @@ _DATA = "/data"
 _ROOT = f"{_DATA}/kubelet"
 _RUN = "/run/volagent"
 _SOCKET = f"{_RUN}/volagent.sock"
+_CONFIG = "/etc/volagent/scenario.toml"
 _LOG = "/run/volagent.log"
 _PID = "/run/volagent.pid"
 _START_TIMEOUT_S = 60.0
@@ -43,8 +44,8 @@ mountpoint -q {data} || {{
 """
 _START = """
 cd /
-setsid {checkout}/.venv/bin/volagent run --root-dir {root} --state-dir {data}/volagent \
-  --run-dir {run} --node-name {name} {more} </dev/null >>{log} 2>&1 &
+setsid {checkout}/.venv/bin/volagent run --config {config} --root-dir {root} \
+  --state-dir {data}/volagent --run-dir {run} --node-name {name} </dev/null >>{log} 2>&1 &
 echo $! >{pid}
 """
 _WAIT_ENDED = "while kill -0 $pid 2>/dev/null; do sleep 0.05; done"
@@ -77,18 +78,20 @@ class Awaited:
 class VolagentNode:
     """volagent on a machine; `start` may be called again after `kill`, `stop` or a new boot."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, *, settings: str = "") -> None:
         self.machine = machine
+        self._settings = settings
         self.data = _DATA
         self._requests = itertools.count()
 
-    def start(self, *options: str) -> Awaited:
-        """Start the daemon and wait until `/readyz` says 200."""
+    def start(self) -> Awaited:
+        """Start the daemon with its settings and wait until `/readyz` says 200."""
         self.machine.run(_MOUNT_DATA.format(data=_DATA, disk=self.machine.disks[0]))
+        self.machine.put_file(_CONFIG, self._settings)
         self.machine.run(
             _START.format(
-                checkout=_CHECKOUT, root=_ROOT, data=_DATA, run=_RUN, name=self.machine.name,
-                log=_LOG, pid=_PID, more=" ".join(options),
+                checkout=_CHECKOUT, config=_CONFIG, root=_ROOT, data=_DATA, run=_RUN,
+                name=self.machine.name, log=_LOG, pid=_PID,
             )
         )  # fmt: skip
         return self._until("/readyz", "serving", _START_TIMEOUT_S)
@@ -122,7 +125,7 @@ class VolagentNode:
         created, ready = self._ask(
             [
                 {"do": "call", "method": "POST", "path": _collection(pod), "body": pod},
-                {"do": "until", "path": _path(pod), "is": "ready", "within_s": within_s},
+                _wait(_path(pod), "ready", within_s),
             ],
             within_s,
         )
@@ -151,10 +154,7 @@ class VolagentNode:
         requests: list[Json] = [
             {"do": "call", "method": "DELETE", "path": _path(each)} for each in documents
         ]
-        requests += [
-            {"do": "until", "path": _path(each), "is": "gone", "within_s": within_s}
-            for each in documents
-        ]
+        requests += [_wait(_path(each), "gone", within_s) for each in documents]
         answers = self._ask(requests, within_s * len(documents))
         for each, answer in zip(documents, answers[len(documents) :], strict=True):
             self._held(answer, "object gone", _path(each))
@@ -192,16 +192,16 @@ class VolagentNode:
 
     def leftovers(self) -> list[str]:
         """What is below the directory of pods, deepest last; empty when all are gone."""
-        return self.machine.run(f"find {_ROOT}/pods -mindepth 1").out.splitlines()
+        return self.machine.run(
+            f"if [ -d {_ROOT}/pods ]; then find {_ROOT}/pods -mindepth 1; fi"
+        ).out.splitlines()
 
     def log(self) -> str:
         """The daemon's log, its end."""
         return self.machine.run(f"tail -n 60 {_LOG}", check=False).out
 
     def _until(self, path: str, wish: str, within_s: float) -> Awaited:
-        (answer,) = self._ask(
-            [{"do": "until", "path": path, "is": wish, "within_s": within_s}], within_s
-        )
+        (answer,) = self._ask([_wait(path, wish, within_s)], within_s)
         return self._held(answer, wish, path)
 
     def _ask(self, requests: "Sequence[Json] | Any", within_s: float = 0.0) -> list[Json]:
@@ -231,6 +231,10 @@ class VolagentNode:
                 f"{self.machine.name}: {path} is not {wish}: {shown}\n--- daemon\n{self.log()}"
             )
         return Awaited(answer["took_ms"], answer["body"])
+
+
+def _wait(path: str, wish: str, within_s: float) -> Json:
+    return {"do": "until", "path": path, "is": wish, "within_s": within_s, "pid_file": _PID}
 
 
 def _namespace(document: Json) -> str:

@@ -5,14 +5,16 @@
 REQUESTS is a file with a JSON list; the answers are printed as a JSON list. Each request is one of
 
     {"do": "call", "method": M, "path": P, "body": B}    -> {"code", "body", "took_ms"}
-    {"do": "until", "path": P, "is": "serving" | "ready" | "unready" | "gone", "within_s": S}
-                                                         -> {"held", "took_ms", "body"}
+    {"do": "until", "path": P, "is": "serving" | "ready" | "unready" | "gone", "within_s": S,
+     "pid_file": F}                                      -> {"held", "took_ms", "body"}
 
-`until` asks again and again for as long as allowed; `body` is the last answer.
+`until` asks again and again for as long as allowed and as the daemon lives; `body` is the last
+answer.
 """
 
 import http.client
 import json
+import os
 import socket
 import sys
 import time
@@ -58,6 +60,11 @@ def holds(wish: str, code: int, body: Any) -> bool:
     return bool(states == ["True"] if wish == "ready" else states == ["False"])
 
 
+def is_alive(pid_file: str) -> bool:
+    with open(pid_file) as file:
+        return os.path.exists(f"/proc/{file.read().strip()}")
+
+
 def until(connection: UnixConnection, request: dict[str, Any]) -> dict[str, Any]:
     deadline = time.monotonic() + request["within_s"]
     while True:
@@ -67,7 +74,7 @@ def until(connection: UnixConnection, request: dict[str, Any]) -> dict[str, Any]
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             held, body = False, repr(error)
-        if held or time.monotonic() > deadline:
+        if held or time.monotonic() > deadline or not is_alive(request["pid_file"]):
             return {"held": held, "body": body}
         time.sleep(POLL_S)
 
