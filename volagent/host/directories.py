@@ -17,6 +17,11 @@ PARENT_MODE: Final = 0o750
 _STEP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _NO_CHANGE: Final = -1
+UNFINISHED_MODE: Final = 0o1700
+"""Of a directory between mkdir and the chmod that gives it its own mode: a combination that nobody
+asks for, so that whoever was killed in between is noticed and the directory is finished."""
+_MADE_AT_ONCE: Final = 0o755
+"""Modes within these bits need no chmod under the usual umask."""
 
 
 def make_directory(path: str, *, mode: int, gid: int | None = None) -> bool:
@@ -47,12 +52,17 @@ def open_or_make(path: str) -> int:
 
 def make_directory_at(directory: int, name: str, mode: int, gid: int | None, path: str) -> bool:
     """Make one directory below a descriptor; an existing directory stays as it is."""
+    at_once = gid is None and not mode & ~_MADE_AT_ONCE
+    new = True
     try:
-        os.mkdir(name, mode, dir_fd=directory)
+        os.mkdir(name, mode if at_once else UNFINISHED_MODE, dir_fd=directory)
     except FileExistsError as error:
-        if stat.S_ISDIR(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode):
+        found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+        if not stat.S_ISDIR(found.st_mode):
+            raise HostError("mkdir", path, errno.ENOTDIR, "something else is there") from error
+        if stat.S_IMODE(found.st_mode) != UNFINISHED_MODE:
             return False
-        raise HostError("mkdir", path, errno.ENOTDIR, "something else is there") from error
+        new = False
     except OSError as error:
         raise HostError("mkdir", path, error.errno or 0) from error
     made = os.stat(name, dir_fd=directory, follow_symlinks=False)
@@ -62,7 +72,7 @@ def make_directory_at(directory: int, name: str, mode: int, gid: int | None, pat
     # drops the setgid bit, which a setgid parent in turn adds.
     if stat.S_IMODE(made.st_mode) != mode:
         os.chmod(name, mode, dir_fd=directory)
-    return True
+    return new
 
 
 def make_file_at(directory: int, name: str, mode: int, path: str) -> bool:

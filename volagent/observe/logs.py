@@ -9,7 +9,17 @@ from collections.abc import MutableMapping
 from typing import Any
 
 import msgspec
-import structlog
+
+# structlog loads rich, when it finds it, for tracebacks that are never printed here: 8 MB and a
+# tenth of a second of every start. The command line imports rich itself, where it draws.
+_hidden = "rich" not in sys.modules
+if _hidden:
+    sys.modules["rich"] = None  # type: ignore[assignment]  # Python's own way to say "not there"
+
+import structlog  # noqa: E402  # after rich is out of sight
+
+if _hidden:
+    del sys.modules["rich"]
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
