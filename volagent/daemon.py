@@ -131,9 +131,10 @@ class _Daemon:
                     await self._serve(start_loop, client, agent, server)
                 finally:
                     await server.close()
-                    agent.close()
+                    agent.stop()
                     tasks.stop_loops()
                 await hand_over.runner.close()
+            agent.close()
         await self.helpers.close()
 
     async def _serve(

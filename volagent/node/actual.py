@@ -57,6 +57,18 @@ class Actual:
                 keys.append(key)
         return keys
 
+    def holds_mounts(self) -> bool:
+        """Whether a mount or a device of ours is there, or may be."""
+        for key in self._book.keys():  # noqa: SIM118  # a method, not a mapping
+            record = self._book.get(key)
+            if record is None:
+                continue
+            if record.attached is not Held.NO or record.staged is not Held.NO:
+                return True
+            if any(use.mount.mount_id or use.held is Held.UNKNOWN for use in record.uses.values()):
+                return True
+        return False
+
     def put(self, record: VolumeRecord) -> None:
         """Write a whole record (recovery)."""
         before = self._book.get(record.key)

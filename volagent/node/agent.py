@@ -154,19 +154,23 @@ class NodeAgent:
         for uid, entry in self.pods.entries.items():
             entry.draining = True
             self.pod_queue.mark(uid)
-        while any(self.actual.mounted_keys_of(uid) for uid in tuple(self.pods.entries)):
+        while self.actual.holds_mounts():
             await self.pod_queue.drain()
             await self.volume_queue.drain()
             await asyncio.sleep(DRAIN_LOOK_S)
 
-    def close(self) -> None:
-        """Stop working; what is mounted stays."""
+    def stop(self) -> None:
+        """Begin nothing more; what runs may finish, and what is mounted stays."""
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.close()
         if self.recovered.is_set():
             self.volume_queue.stop()
             self.pod_queue.stop()
+
+    def close(self) -> None:
+        """Give the records back, once nothing runs any more that could write to them."""
+        self.stop()
         self._book.close()
 
     # -- recovery ---------------------------------------------------------------------------
