@@ -113,6 +113,7 @@ class _Daemon:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     began_s: float = field(default_factory=time.monotonic)
     recovery_s: float = 0.0
+    tokens: TokenFile | None = None
 
     async def run(self) -> None:
         """Start, serve, stop."""
@@ -126,7 +127,7 @@ class _Daemon:
                 start_loop("housekeeping", client.housekeeping.run())
                 agent, hand_over = self._make_agent(client, tasks.start)
                 server = self._make_server(client, agent, hand_over)
-                self._listen_to_signals()
+                self._listen_to_signals(server)
                 try:
                     await self._serve(start_loop, client, agent, server)
                 finally:
@@ -285,13 +286,13 @@ class _Daemon:
             agent, self.clock, hand_over.describe_containers, self._describe_backends,
             self.clock.wall(), lambda: self.recovery_s,
         )  # fmt: skip
-        authenticators: list[TokenAuthenticator] = []
+        authenticators: list[TokenAuthenticator] = [ServiceAccountTokens(client, client.issuer)]
         if self.settings.auth.token_file:
             try:
-                authenticators.append(TokenFile(self.settings.auth.token_file))
+                self.tokens = TokenFile(self.settings.auth.token_file)
             except TokenFileError as error:
                 raise StartError(str(error)) from error
-        authenticators.append(ServiceAccountTokens(client, client.issuer))
+            authenticators.insert(0, self.tokens)
         return ApiServer(
             client,
             node_view=view,
@@ -319,12 +320,21 @@ class _Daemon:
         except (ListenError, TlsError) as error:
             raise StartError(str(error)) from error
 
-    def _listen_to_signals(self) -> None:
+    def _listen_to_signals(self, server: ApiServer) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        loop.add_signal_handler(signal.SIGHUP, self._reload, server)
 
-    def _reload(self) -> None:
-        """SIGHUP: nothing is read again yet but logs are flushed by their reader; say so."""
-        _log.info("reload asked for", note="settings are read at start; restart to change them")
+    def _reload(self, server: ApiServer) -> None:
+        """SIGHUP: read certificates and tokens again; what cannot be used changes nothing."""
+        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        try:
+            server.reload_certificates()
+            if self.tokens is not None:
+                self.tokens.reload()
+        except (TlsError, TokenFileError) as error:
+            _log.error("reload failed", error=str(error), remedy="correct the file and try again")
+        else:
+            _log.info("certificates and tokens read again")
+        notify("READY=1")

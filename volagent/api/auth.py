@@ -52,27 +52,12 @@ class TokenFile:
     """
 
     def __init__(self, path: str) -> None:
-        try:
-            with open(path, encoding="utf-8", newline="") as file:
-                rows = [*csv.reader(file)]
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise TokenFileError(f"{path}: {error}") from error
-        self._users: dict[bytes, User] = {}
-        for number, row in enumerate(rows, start=1):
-            if not row or row[0].startswith("#"):
-                continue
-            fields = [field.strip() for field in row]
-            if len(fields) < 3 or not fields[0] or not fields[1]:
-                raise TokenFileError(f'{path}:{number}: want token,user,uid[,"group1,group2"]')
-            groups = (
-                frozenset(g.strip() for g in fields[3].split(",") if g.strip())
-                if fields[3:]
-                else frozenset()
-            )
-            self._users[_digest(fields[0])] = User(
-                fields[1], groups | {"system:authenticated"},
-                f"add the group {ADMIN_GROUP} to its line in {path} and restart",
-            )  # fmt: skip
+        self._path = path
+        self._users = _read_users(path)
+
+    def reload(self) -> None:
+        """Read the file again; a file that cannot be used changes nothing. Raises as above."""
+        self._users = _read_users(self._path)
 
     async def identify(self, token: str) -> User | None:
         """The token's user."""
@@ -96,6 +81,32 @@ def forbid(user: User, verb: str, what: str) -> Forbidden:
     """The refusal, in Kubernetes' words, with the way to get access."""
     hint = f": {user.hint}" if user.hint else ""
     return Forbidden(f'forbidden: User "{user.name}" cannot {verb} {what}{hint}')
+
+
+def _read_users(path: str) -> dict[bytes, User]:
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            rows = [*csv.reader(file)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise TokenFileError(f"{path}: {error}") from error
+    users: dict[bytes, User] = {}
+    for number, row in enumerate(rows, start=1):
+        if not row or row[0].startswith("#"):
+            continue
+        fields = [field.strip() for field in row]
+        if len(fields) < 3 or not fields[0] or not fields[1]:
+            raise TokenFileError(f'{path}:{number}: want token,user,uid[,"group1,group2"]')
+        groups = (
+            frozenset(g.strip() for g in fields[3].split(",") if g.strip())
+            if fields[3:]
+            else frozenset()
+        )
+        users[_digest(fields[0])] = User(
+            fields[1],
+            groups | {"system:authenticated"},
+            f"add the group {ADMIN_GROUP} to its line in {path} and reload the daemon",
+        )
+    return users
 
 
 def _digest(token: str) -> bytes:

@@ -11,6 +11,7 @@ within `DRAIN_S`. Everything runs in one event loop's thread.
 import asyncio
 import os
 import socket
+import ssl
 import traceback
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -28,7 +29,7 @@ from volagent.api.peer import ACCESS_GROUP, identify_peer
 from volagent.api.query import Query, parse_query
 from volagent.api.responses import json_response, status_response, text_response
 from volagent.api.routes import Target, find_target, split_path
-from volagent.api.tls import identify_certificate, make_server_context
+from volagent.api.tls import identify_certificate, load_certificate, make_server_context
 from volagent.api.verbs import Verbs
 from volagent.api.watchstream import WatchStreams
 from volagent.client.contract import (
@@ -81,6 +82,7 @@ class ApiServer:
         self._http: HttpServer | None = None
         self._listeners: list[asyncio.Server] = []
         self._socket_paths: list[str] = []
+        self._certificates: list[tuple[ssl.SSLContext, str, str]] = []
         self._access_group = ACCESS_GROUP
 
     @property
@@ -111,6 +113,7 @@ class ApiServer:
         Raises `ListenError`, `TlsError`.
         """
         context = make_server_context(certificate, key, client_ca)
+        self._certificates.append((context, certificate, key))
         loop = asyncio.get_running_loop()
         try:
             server = await loop.create_server(
@@ -120,6 +123,11 @@ class ApiServer:
             raise ListenError(f"cannot listen on https://{host}:{port}: {error}") from error
         self._listeners.append(server)
         return int(server.sockets[0].getsockname()[1])
+
+    def reload_certificates(self) -> None:
+        """Read the certificates again, for connections to come. Raises `TlsError`."""
+        for context, certificate, key in self._certificates:
+            load_certificate(context, certificate, key)
 
     async def close(self) -> None:
         """Stop listening, end watches, let the other requests finish. Idempotent."""

@@ -20,10 +20,7 @@ def make_server_context(certificate: str, key: str, client_ca: str = "") -> ssl.
         raise TlsError("https needs a certificate and a key: set tls.certificate and tls.key")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise TlsError(f"cannot load certificate {certificate} with key {key}: {error}") from error
+    load_certificate(context, certificate, key)
     if client_ca:
         try:
             context.load_verify_locations(client_ca)
@@ -31,6 +28,17 @@ def make_server_context(certificate: str, key: str, client_ca: str = "") -> ssl.
             raise TlsError(f"cannot load CA {client_ca}: {error}") from error
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
+
+
+def load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> None:
+    """Use this certificate from the next connection on; on failure the old one stays.
+
+    Raises `TlsError`.
+    """
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, ssl.SSLError) as error:
+        raise TlsError(f"cannot load certificate {certificate} with key {key}: {error}") from error
 
 
 def identify_certificate(certificate: Mapping[str, Any] | None) -> User | None:
