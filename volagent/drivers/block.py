@@ -161,9 +161,21 @@ async def stage_device(
         raise failure from error
     _check_identity(host, device)
     evidence = f"{fs_type} from {device.path}{', read-only' if volume.read_only else ''}"
-    if not volume.read_only and await _grow(host, device, target, fs_type):
-        evidence += ", grown to its device"
+    if not volume.read_only:
+        evidence += await _fill_device(host, device, target, fs_type)
     return Mounted(evidence, HeldMount(target, mount_id, device=device.number))
+
+
+async def _fill_device(host: Host, device: HeldDevice, mounted_at: str, fs_type: str) -> str:
+    """Grow what was made smaller than its device is now; what was done, in words.
+
+    A failure leaves a file system that is good in its old size, so it is only told.
+    """
+    try:
+        grew = await host.devices.grow(as_device(device), fs_type=fs_type, mounted_at=mounted_at)
+    except HostError as error:
+        return f", in its old size: {error}"
+    return ", grown to its device" if grew else ""
 
 
 async def _ensure_mount(
@@ -226,20 +238,17 @@ def _explain_mount(
     return explain_failure(error, target)
 
 
-async def _grow(host: Host, device: HeldDevice, mounted_at: str, fs_type: str) -> bool:
-    try:
-        return await host.devices.grow(as_device(device), fs_type=fs_type, mounted_at=mounted_at)
-    except Unsupported:
-        return False  # mounted all the same, in its old size
-    except HostError as error:
-        raise Uncertain(
-            f"cannot grow {fs_type} on {device.path}: {error}", remedy="see the kernel's log"
-        ) from error
-
-
 async def expand_device(host: Host, device: HeldDevice, staged: HeldMount, fs_type: str) -> Done:
     """Let a mounted file system fill its grown device."""
-    grew = await _grow(host, device, staged.path, fs_type)
+    try:
+        grew = await host.devices.grow(as_device(device), fs_type=fs_type, mounted_at=staged.path)
+    except Unsupported as error:
+        raise Transient(str(error), remedy=error.detail) from error
+    except HostError as error:
+        raise Uncertain(
+            f"cannot grow {fs_type} on {device.path}: {error}",
+            remedy="see the kernel's log; ext4 grows while mounted only with CAP_SYS_RESOURCE",
+        ) from error
     return Done("grown to its device" if grew else "fills its device already")
 
 

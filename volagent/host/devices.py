@@ -128,7 +128,7 @@ class RealDevices:
             return CheckReport(clean=True, detail="not checked: the device is read-only")
         package = filesystems.MAKERS["ext4"].package
         outcome = await self._run(command, device.path, CHECK_TIMEOUT_S, package)
-        return filesystems.read_check(device.path, outcome.returncode, outcome.complaint)
+        return filesystems.read_check(device.path, outcome.returncode, outcome.words)
 
     async def grow(self, device: BlockDevice, *, fs_type: str, mounted_at: str) -> bool:
         """Let the file system fill its device, online."""

@@ -36,6 +36,8 @@ CHILDREN_PER_BACKEND_MAX: Final = 2
 ABANDONED_PER_BACKEND_MAX: Final = 4
 """With so many calls of a backend stuck in the kernel, no further one is risked."""
 POOL_THREADS_MAX: Final = 8
+MESSAGE_CHARS_MAX: Final = 2000
+"""Of what a program says; the middle is left out."""
 KILL_GRACE_S: Final = 1.0
 """How long a killed child has to disappear before it is abandoned."""
 _CHILD_CALLS: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child_calls.py")
@@ -56,8 +58,12 @@ class Outcome:
     @property
     def complaint(self) -> str:
         """What it says went wrong, on one line; standard output when standard error is empty."""
-        text = (self.stderr or self.stdout).decode(errors="replace")
-        return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+        return _join_lines(self.stderr or self.stdout)
+
+    @property
+    def words(self) -> str:
+        """All that it said, on one line."""
+        return _join_lines(self.stdout + b"\n" + self.stderr)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,6 +253,15 @@ class Helpers:
 
         child.on_exit = reaped
         return await child.wait(KILL_GRACE_S) is not None
+
+
+def _join_lines(output: bytes) -> str:
+    lines = output.decode(errors="replace").splitlines()
+    text = "; ".join(line.strip() for line in lines if line.strip())
+    if len(text) <= MESSAGE_CHARS_MAX:
+        return text
+    half = MESSAGE_CHARS_MAX // 2
+    return f"{text[:half]} [...] {text[-half:]}"
 
 
 def _describe(place: _Backend) -> str:

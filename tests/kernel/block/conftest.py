@@ -6,7 +6,7 @@ import fcntl
 import os
 import re
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,11 +40,23 @@ def _sweep_loop_devices() -> None:
 
 
 @pytest.fixture
-def images(scratch: Path) -> Path:
-    """Where images of this test go; the path names the process, for the sweep."""
+def images(scratch: Path) -> Iterator[Path]:
+    """Where images of this test go; the path names the process, for the sweep.
+
+    A failed test's devices are given back, so that the tests after it are judged by themselves.
+    """
     path = scratch / f"p{os.getpid()}"
     path.mkdir()
-    return path
+    yield path
+    for name in os.listdir("/sys/block"):
+        with contextlib.suppress(OSError):
+            shown = Path(f"/sys/block/{name}/loop/backing_file").read_text()
+            if shown.startswith(f"{path}/"):
+                fd = os.open(f"/dev/{name}", os.O_RDONLY)
+                try:
+                    fcntl.ioctl(fd, _CLR_FD)
+                finally:
+                    os.close(fd)
 
 
 @pytest.fixture
