@@ -1,5 +1,8 @@
 """A kernel made of dictionaries: file systems, mounts, loop devices, and the faults they can have.
 
+As on Linux, a mount hides what is below it, and a path is walked from mount to mount. Links are
+followed only by `resolve`; every other path is meant as it stands.
+
 It outlives the agents that run on it (`FakeHost` gives each its view), so that an agent can be
 killed between any two calls and another started. `reboot` keeps disks and loses the rest. The
 tests' oracle looks at this world directly; it never asks the agent.
@@ -10,7 +13,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from volagent.host.contract import MountChanges, MountEntry, MountId, MountTable
-from volagent.host.errors import Absent, Busy, HostError, NotEmpty
+from volagent.host.errors import Absent, Busy, Escapes, HostError, NotEmpty
+
+LINKS_MAX = 40
 
 
 class Crash(BaseException):
@@ -26,6 +31,8 @@ class Disk:
     """"" is blank; an fs type; anything else is foreign."""
     tree: "Tree | None" = None
     formats: int = 0
+    grown_to: int = 0
+    """How large the file system is, once it was made or grown."""
     readable: bool = True
 
 
@@ -78,6 +85,8 @@ class FakeKernel:
     loops: dict[str, str] = field(default_factory=dict)
     held_open: set[str] = field(default_factory=set)
     """Mount points that somebody keeps busy."""
+    pinned: set[str] = field(default_factory=set)
+    """Mount points that another mount namespace still shows."""
     hung: set[str] = field(default_factory=set)
     """Backends that do not answer."""
     watchers: list[Callable[[MountChanges], None]] = field(default_factory=list)
@@ -96,13 +105,14 @@ class FakeKernel:
     # -- looking ----------------------------------------------------------------------------
 
     def mount_of(self, path: str) -> Mount:
-        best = self.mounts[0]
-        for mount in self.mounts[1:]:
-            point = mount.entry.mount_point
-            longer = len(point) >= len(best.entry.mount_point)
-            if longer and (path == point or path.startswith(point + "/")):
-                best = mount
-        return best
+        """The mount that a path leads into, the topmost where several are stacked."""
+        standing = {(m.entry.parent_id, m.entry.mount_point): m for m in self.mounts[1:]}
+        mount, place = self.mounts[0], ""
+        for name in path.strip("/").split("/"):
+            place = f"{place}/{name}"
+            while above := standing.get((mount.entry.mount_id, place)):
+                mount = above
+        return mount
 
     def locate(self, path: str) -> tuple[Tree, str]:
         mount = self.mount_of(path)
@@ -115,11 +125,47 @@ class FakeKernel:
         return tree.inodes.get(inner)
 
     def at(self, path: str) -> Mount | None:
-        found = None
-        for mount in self.mounts[1:]:
-            if mount.entry.mount_point == path:
-                found = mount
-        return found
+        """The topmost mount exactly at a path, unless another mount hides the path."""
+        mount = self.mount_of(path)
+        return mount if mount.entry.mount_point == path and mount is not self.mounts[0] else None
+
+    def resolve(self, path: str, *, inside: str = "/") -> str:
+        """Where a path leads when links are followed. Raises `Escapes` from `inside`, `HostError`.
+
+        Missing names lead to themselves.
+        """
+        place, names, links = inside.rstrip("/"), _names_below(inside, path), 0
+        while names:
+            name = names.pop(0)
+            if name == "..":
+                if place == inside.rstrip("/") != "":
+                    raise Escapes("openat2", path, 0, f"a link leads above {inside}")
+                place = place.rpartition("/")[0]
+                continue
+            inode = self.inode(f"{place}/{name}")
+            if inode is None or inode.kind != "link":
+                place = f"{place}/{name}"
+                continue
+            links += 1
+            if links > LINKS_MAX:
+                raise HostError("open", path, 40)
+            text = inode.data.decode()
+            if text.startswith("/"):
+                if not _is_within(text, inside):
+                    raise Escapes("openat2", path, 0, f"a link leads to {text}")
+                place, names = inside.rstrip("/"), _names_below(inside, text) + names
+            else:
+                names = text.split("/") + names
+        return place or "/"
+
+    def refuse_links(self, path: str) -> None:
+        """For the agent's own paths: a link on the way is an attack or a mistake."""
+        place = ""
+        for name in path.strip("/").split("/")[:-1]:
+            place = f"{place}/{name}"
+            inode = self.inode(place)
+            if inode is not None and inode.kind == "link":
+                raise Escapes("openat2", path, 40, "a symbolic link is in the way")
 
     def table(self) -> MountTable:
         return MountTable(tuple(mount.entry for mount in self.mounts))
@@ -143,29 +189,47 @@ class FakeKernel:
         self.calls += 1
         self.fault(f"after {call}", subject)
 
-    def add_mount(self, target: str, tree: Tree, root: str, *, read_only: bool) -> MountId:
-        inode = self.inode(target)
-        if inode is None:
+    def add_mount(
+        self,
+        target: str,
+        tree: Tree,
+        root: str,
+        *,
+        read_only: bool,
+        options: tuple[str, ...] = (),
+        propagation: str = "private",
+    ) -> MountId:
+        self.refuse_links(target)
+        standing = self.inode(target)
+        if standing is None:
             raise Absent("move_mount", target, 2)
+        if (standing.kind == "directory") is not (tree.inodes[root].kind == "directory"):
+            raise HostError("move_mount", target, 20)
         mount_id = MountId(next(self.ids))
         parent = self.mount_of(target).entry.mount_id
-        options = ("ro",) if read_only else ("rw",)
+        options = ("ro" if read_only else "rw", *options)
         entry = MountEntry(
-            mount_id, parent, tree.device, f"/{root}", target, tree.fs_type, tree.source, options
-        )
+            mount_id, parent, tree.device, f"/{root}", target, tree.fs_type, tree.source, options,
+            propagation=propagation,
+        )  # fmt: skip
         self.mounts.append(Mount(entry, tree, root))
         self.tell(MountChanges(attached=frozenset({mount_id})))
         return mount_id
 
-    def remove_mount(self, target: str, expect: MountId | None = None) -> None:
+    def remove_mount(
+        self, target: str, expect: MountId | None = None, *, lazy: bool = False
+    ) -> None:
         mount = self.at(target)
         if mount is None or (expect is not None and mount.entry.mount_id != expect):
             raise Absent("umount2", target, 22)
-        below = [m for m in self.mounts if m.entry.mount_point.startswith(target + "/")]
-        if below or target in self.held_open:
+        gone = [mount]
+        for other in self.mounts:
+            if any(other.entry.parent_id == m.entry.mount_id for m in gone):
+                gone.append(other)
+        if not lazy and (len(gone) > 1 or target in self.held_open):
             raise Busy("umount2", target, 16)
-        self.mounts.remove(mount)
-        self.tell(MountChanges(detached=frozenset({mount.entry.mount_id})))
+        self.mounts = [m for m in self.mounts if m not in gone]
+        self.tell(MountChanges(detached=frozenset(m.entry.mount_id for m in gone)))
 
     def tell(self, changes: MountChanges) -> None:
         for watcher in tuple(self.watchers):
@@ -180,6 +244,8 @@ class FakeKernel:
                 tree.inodes[inner] = Inode("directory", 0o750)
         tree, inner = self.locate(path)
         if inner in tree.inodes:
+            if tree.inodes[inner].kind != "directory":
+                raise HostError("mkdir", path, 20, "something else is there")
             return False
         tree.inodes[inner] = Inode("directory", mode)
         return True
@@ -190,19 +256,30 @@ class FakeKernel:
         tree, inner = self.locate(path)
         if inner not in tree.inodes:
             return
+        if tree.inodes[inner].kind != "directory":
+            raise HostError("rmdir", path, 20)
         if tree.below(inner):
             raise NotEmpty("rmdir", path, 39)
         del tree.inodes[inner]
 
-    def remove_tree(self, path: str) -> None:
+    def refuse_mounts_in(self, path: str) -> None:
         for mount in self.mounts[1:]:
             point = mount.entry.mount_point
-            if point == path or point.startswith(path + "/"):
+            if _is_within(point, path):
                 raise Busy("remove_tree", path, 16, f"{point} is mounted below")
+
+    def rename(self, path: str, name: str) -> None:
+        """Give a directory or file another name beside its own, with all that is in it."""
         tree, inner = self.locate(path)
-        for victim in tree.below(inner):
+        new = f"{inner.rpartition('/')[0]}/{name}".lstrip("/")
+        for old in (inner, *tree.below(inner)):
+            tree.inodes[f"{new}{old[len(inner) :]}"] = tree.inodes.pop(old)
+
+    def remove_below(self, path: str) -> None:
+        """Remove a directory with all that is in it."""
+        tree, inner = self.locate(path)
+        for victim in (*tree.below(inner), inner):
             del tree.inodes[victim]
-        tree.inodes.pop(inner, None)
 
     def write(self, path: str, data: bytes) -> None:
         """A container writes a file."""
@@ -215,6 +292,7 @@ class FakeKernel:
         disk = Disk(size, signature)
         if signature in ("ext4", "xfs", "btrfs"):
             disk.tree = Tree(signature, path)
+            disk.grown_to = size
         self.make_dir(path.rpartition("/")[0], 0o755)
         tree, inner = self.locate(path)
         tree.inodes[inner] = Inode("file", disk=disk)
@@ -232,4 +310,14 @@ class FakeKernel:
         del self.mounts[1:]
         self.loops.clear()
         self.held_open.clear()
+        self.pinned.clear()
         self.watchers.clear()
+
+
+def _is_within(path: str, root: str) -> bool:
+    return path == root or path.startswith(f"{root.rstrip('/')}/")
+
+
+def _names_below(root: str, path: str) -> list[str]:
+    inner = path[len(root) :] if _is_within(path, root) else path
+    return [name for name in inner.split("/") if name and name != "."]

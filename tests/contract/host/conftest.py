@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from volagent.host.real import make_host
 
+from tests.simulation.fake_host import make_fake_host
+from tests.simulation.fake_kernel import FakeKernel
 from volagent.host.contract import Host
 from volagent.host.process import Helpers
+from volagent.host.real import make_host
 
 
 @dataclass
@@ -30,6 +32,31 @@ class RealWorld:
             return None
 
 
+class FakeWorld:
+    """The simulation's host, on a kernel of dictionaries."""
+
+    root = "/root"
+
+    def __init__(self) -> None:
+        self.kernel = FakeKernel()
+        self.kernel.make_dir(self.root, 0o755)
+        self.host = make_fake_host(self.kernel)
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file as a container would; its directory exists."""
+        self.kernel.write(path, content)
+
+    def read(self, path: str) -> bytes | None:
+        """A file's content as a container sees it; None when there is no such file."""
+        inode = self.kernel.inode(path)
+        return inode.data if inode is not None and inode.kind == "file" else None
+
+
+@pytest.fixture
+def fake_world() -> FakeWorld:
+    return FakeWorld()
+
+
 @pytest.fixture
 async def real_world(scratch: Path, no_leaks: None) -> AsyncIterator[RealWorld]:
     helpers = Helpers()
@@ -37,8 +64,11 @@ async def real_world(scratch: Path, no_leaks: None) -> AsyncIterator[RealWorld]:
     await helpers.close()
 
 
-@pytest.fixture(params=[pytest.param("real_world", marks=pytest.mark.root, id="real")])
-def world(request: pytest.FixtureRequest) -> RealWorld:
+@pytest.fixture(
+    params=["fake_world", pytest.param("real_world", marks=pytest.mark.root)],
+    ids=["fake", "real"],
+)
+def world(request: pytest.FixtureRequest) -> FakeWorld | RealWorld:
     return request.getfixturevalue(request.param)
 
 

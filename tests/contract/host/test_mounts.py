@@ -5,7 +5,7 @@ import contextlib
 
 import pytest
 
-from volagent.host.contract import BindOptions, FileKind, TmpfsOptions
+from volagent.host.contract import BindOptions, FileKind, Propagation, TmpfsOptions
 from volagent.host.errors import Absent, Busy, Escapes, HostError, NotEmpty
 
 _PATIENCE_S = 5.0
@@ -143,6 +143,45 @@ def test_unmount_is_busy_when_something_is_mounted_below(mounts, place, mounted)
         mounts.unmount(outer)
 
 
+def test_mount_hides_those_that_were_made_below_it_before(mounts, place, mounted):
+    outer, inner = mounted(place("a")), mounted(place("a/b"))
+    hidden = mounts.mount_tmpfs(inner, TmpfsOptions())
+    mounts.mount_tmpfs(outer, TmpfsOptions())
+    assert mounts.find_mount_at(inner) is None
+    assert mounts.find_mount(hidden) is not None
+    mounts.unmount(outer)
+    assert mounts.find_mount_at(inner).mount_id == hidden
+    mounts.unmount(inner)
+
+
+async def test_lazy_unmount_takes_all_that_is_mounted_below(mounts, place, mounted):
+    outer = mounted(place("a"))
+    mounts.mount_tmpfs(outer, TmpfsOptions())
+    inner = place("a/b")
+    mounts.mount_tmpfs(inner, TmpfsOptions())
+    slowly = {"backend": "b", "timeout_s": 20, "force": False}
+    with pytest.raises(Busy):
+        await mounts.unmount_slowly(outer, **slowly, lazy=False)
+    await mounts.unmount_slowly(outer, **slowly, lazy=True)
+    assert not {outer, inner} & set(points(mounts))
+    with pytest.raises(Absent):
+        await mounts.unmount_slowly(outer, **slowly, lazy=False)
+
+
+def test_mount_has_the_propagation_that_was_asked_for(mounts, place, mounted):
+    peers = TmpfsOptions(propagation=Propagation.SHARED)
+    made = mounts.mount_tmpfs(mounted(place("volume")), peers)
+    assert mounts.find_mount(made).propagation == "shared"
+    for propagation, shown in (
+        (Propagation.PRIVATE, "private"),
+        (Propagation.SLAVE, "slave"),
+        (Propagation.SHARED, "shared"),
+    ):
+        target = mounted(place(f"bind-{shown}"))
+        made = mounts.bind(place("volume"), target, BindOptions(propagation=propagation))
+        assert mounts.find_mount(made).propagation == shown
+
+
 # --- subPath --------------------------------------------------------------------------------------
 
 
@@ -161,6 +200,46 @@ def test_sub_path_makes_what_is_missing_in_the_volume(mounts, world, trees, plac
     world.write(f"{target}/file", b"content")
     assert trees.inspect(f"{volume}/new/part") is FileKind.DIRECTORY
     assert world.read(f"{volume}/new/part/file") == b"content"
+
+
+async def test_sub_path_of_a_backend_that_may_hang_is_bound_in_the_same_way(
+    mounts, world, place, mounted
+):
+    volume, target = place("volume"), mounted(f"{world.root}/pods/sub/0")
+    mount_id = await mounts.bind_sub_path_slowly(
+        volume, "new", target, BindOptions(read_only=True), 0o755, backend="b", timeout_s=20
+    )
+    entry = mounts.find_mount(mount_id)
+    assert (entry.mount_point, "ro" in entry.options) == (target, True)
+
+
+def test_sub_path_of_a_file_is_bound_onto_a_file(mounts, world, trees, place, mounted):
+    volume, target = place("volume"), mounted(f"{world.root}/pods/sub/0")
+    world.write(f"{volume}/file", b"content")
+    mounts.bind_sub_path(volume, "file", target, BindOptions(), 0o755)
+    assert trees.inspect(target) is FileKind.FILE
+    assert world.read(target) == b"content"
+
+
+def test_sub_path_follows_links_that_stay_inside(mounts, world, trees, place, mounted):
+    volume, target = place("volume"), mounted(f"{world.root}/pods/sub/0")
+    place("volume/real/deep")
+    world.write(f"{volume}/real/deep/file", b"content")
+    trees.ensure_link(f"{volume}/real/up", "../real/deep")
+    trees.ensure_link(f"{volume}/link", f"{volume}/real/up")
+    mounts.bind_sub_path(volume, "link", target, BindOptions(), 0o755)
+    assert world.read(f"{target}/file") == b"content"
+
+
+@pytest.mark.parametrize("destination", ["../other", "/etc", "real/../../other"])
+def test_sub_path_is_refused_when_a_link_leads_outside(mounts, world, trees, place, destination):
+    volume, target = place("volume"), f"{world.root}/pods/sub/0"
+    place("other")
+    place("volume/real")
+    trees.ensure_link(f"{volume}/link", destination)
+    with pytest.raises(Escapes):
+        mounts.bind_sub_path(volume, "link", target, BindOptions(), 0o755)
+    assert mounts.find_mount_at(target) is None
 
 
 @pytest.mark.parametrize("sub_path", ["..", "../other", "part/../../other"])

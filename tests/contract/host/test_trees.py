@@ -3,7 +3,7 @@
 import pytest
 
 from volagent.host.contract import FileKind, Payload, PayloadFile
-from volagent.host.errors import Absent, NotEmpty
+from volagent.host.errors import Absent, Escapes, HostError, NotEmpty
 
 
 def test_directory_is_made_once_with_its_parents(trees, world):
@@ -61,6 +61,54 @@ def test_link_leads_where_it_was_last_told(trees, world, place):
     trees.remove_file(link)
     assert trees.list_dir(f"{world.root}/links") == []
     assert world.read(f"{world.root}/two/file") == b"two"
+
+
+@pytest.fixture
+def linked(trees, world, place):
+    """A path that leads by a link into `real`."""
+    place("real")
+    trees.ensure_link(f"{world.root}/link", f"{world.root}/real")
+    return f"{world.root}/link/new"
+
+
+def test_link_on_the_way_is_refused_in_a_path_of_the_agents_own(trees, world, linked):
+    with pytest.raises(Escapes):
+        trees.ensure_dir(linked, mode=0o755)
+    with pytest.raises(Escapes):
+        trees.ensure_file(linked, mode=0o600)
+    assert trees.list_dir(f"{world.root}/real") == []
+
+
+async def test_link_on_the_way_is_followed_in_a_path_that_a_user_names(trees, world, linked):
+    assert trees.ensure_dir(linked, mode=0o755, follow_links=True) is True
+    assert trees.ensure_dir(linked, mode=0o755, follow_links=True) is False
+    assert trees.list_dir(f"{world.root}/real") == ["new"]
+    assert trees.inspect(linked) is FileKind.DIRECTORY
+    assert await trees.inspect_slowly(linked, backend="b", timeout_s=10) is FileKind.DIRECTORY
+
+
+def test_only_the_last_directory_of_a_users_path_is_made(trees, world):
+    with pytest.raises(Absent):
+        trees.ensure_dir(f"{world.root}/missing/new", mode=0o755, follow_links=True)
+    with pytest.raises(Absent):
+        trees.ensure_file(f"{world.root}/missing/new", mode=0o600, follow_links=True)
+
+
+def test_file_with_content_is_never_removed(trees, world, place):
+    path = f"{place('a')}/file"
+    world.write(path, b"kept")
+    with pytest.raises(NotEmpty):
+        trees.remove_file(path)
+    assert world.read(path) == b"kept"
+
+
+def test_file_is_no_directory_to_remove_or_to_use(trees, world):
+    path = f"{world.root}/file"
+    trees.ensure_file(path, mode=0o600)
+    with pytest.raises(HostError):
+        trees.remove_dir(path)
+    with pytest.raises(HostError):
+        trees.ensure_dir(path, mode=0o755)
 
 
 # --- payloads -------------------------------------------------------------------------------------
