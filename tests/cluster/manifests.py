@@ -78,9 +78,16 @@ def bound_pair(
     return volume, claim
 
 
-def image_source(file: str, fs_type: str = "ext4") -> Json:
-    """A formatted image file as the source of a volume."""
-    return {"csi": {"driver": "image.volagent.dev", "volumeHandle": file, "fsType": fs_type}}
+def image_source(name: str, file: str, fs_type: str = "ext4") -> Json:
+    """An image file, made and formatted when it is missing, as the source of a volume."""
+    return {
+        "csi": {
+            "driver": "image.volagent.dev",
+            "volumeHandle": name,
+            "fsType": fs_type,
+            "volumeAttributes": {"path": file},
+        }
+    }
 
 
 def secret(name: str, **values: str) -> Json:

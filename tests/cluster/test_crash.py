@@ -28,13 +28,14 @@ class World:
 
     node: VolagentNode
     pod: Json
+    volumes: str
+    """The pod's directory of volumes."""
     written: tuple[str, ...]
-    """The files, relative to the pod's directory of volumes, that outlive the daemon."""
+    """The files below it that outlive the daemon; each holds its own name."""
 
-    def read_all(self) -> list[str]:
-        root = f"{self.node.pod_directory(self.pod)}/volumes"
-        files = " ".join(f"{root}/{file}" for file in self.written)
-        return self.node.machine.run(f"cat {files}").out.splitlines()
+    def read(self, *files: str) -> list[str]:
+        paths = " ".join(f"{self.volumes}/{file}" for file in files)
+        return self.node.machine.run(f"cat {paths}").out.splitlines()
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +47,20 @@ def machines(lab: Lab) -> tuple[NfsServer, VolagentNode]:
     server.serve()
     server.make_directory("shared")
     node.start()
+    volume, claim = manifests.bound_pair(
+        "image",
+        manifests.image_source("image", f"{node.data}/image.img"),
+        access_mode="ReadWriteOnce",
+        capacity=f"{IMAGE_MIB}Mi",
+    )
+    token = manifests.secret("token", key="secret value")
+    node.declare(volume, claim, token)
     return server, node
 
 
 @pytest.fixture
 def world(machines: tuple[NfsServer, VolagentNode]) -> Iterator[World]:
     server, node = machines
-    volume, claim = manifests.bound_pair(
-        "image",
-        manifests.image_source(f"{node.data}/image.img"),
-        access_mode="ReadWriteOnce",
-        capacity=f"{IMAGE_MIB}Mi",
-    )
-    token = manifests.secret("token", key="secret value")
     pod = manifests.pod(
         "whole",
         [
@@ -69,7 +71,6 @@ def world(machines: tuple[NfsServer, VolagentNode]) -> Iterator[World]:
             manifests.scratch("disk"),
         ],
     )
-    node.declare(volume, claim, token)
     node.declare_ready(pod)
     written = (
         f"{CSI}/pv-image/mount/note",
@@ -77,17 +78,16 @@ def world(machines: tuple[NfsServer, VolagentNode]) -> Iterator[World]:
         f"{EMPTY_DIR}/memory/note",
         f"{EMPTY_DIR}/disk/note",
     )
-    root = f"{node.pod_directory(pod)}/volumes"
+    volumes = f"{node.pod_directory(pod)}/volumes"
     for file in written:
-        node.machine.run(f"echo {file} >{root}/{file}; sync {root}/{file}")
-    yield World(node, pod, written)
+        node.machine.run(f"echo {file} >{volumes}/{file}; sync {volumes}/{file}")
+    yield World(node, pod, volumes, written)
+    if not node.is_running():
+        node.start()
     node.delete_gone(pod)
-    node.delete_gone(claim)
-    node.delete_gone(volume, token)
     assert node.mounts() == []
     assert node.leftovers() == []
     assert node.machine.run("losetup --list --noheadings").out == ""
-    node.machine.run(f"rm {node.data}/image.img")
 
 
 def describe_image(node: VolagentNode) -> str:
@@ -108,7 +108,7 @@ def test_killed_daemon_remounts_nothing_and_loses_nothing(
     assert node.mounts() == mounts
     assert describe_image(node) == image
     assert list_loops(node) == loops
-    assert world.read_all() == list(world.written)
+    assert world.read(*world.written) == list(world.written)
 
 
 def test_stopped_daemon_leaves_the_volumes_to_their_pods(world: World):
@@ -116,7 +116,7 @@ def test_stopped_daemon_leaves_the_volumes_to_their_pods(world: World):
     mounts = node.mounts()
     node.stop()
     assert node.mounts() == mounts
-    assert world.read_all() == list(world.written)
+    assert world.read(*world.written) == list(world.written)
     node.start()
     node.wait_ready(world.pod)
     assert node.mounts() == mounts
@@ -131,9 +131,8 @@ def test_pod_deleted_while_the_daemon_is_dead_is_taken_down_after_its_return(wor
     assert node.mounts() == []
     assert node.leftovers() == []
     node.declare_ready(world.pod)
-    assert node.machine.run(f"cat {node.volume(world.pod, CSI, 'pv-image')}/mount/note").out == (
-        f"{world.written[0]}\n"
-    )
+    note = f"{node.volume(world.pod, CSI, 'pv-image')}/mount/note"
+    assert node.machine.run(f"cat {note}").out == f"{world.written[0]}\n"
 
 
 def test_power_cut_loses_no_synced_data_and_formats_nothing_twice(
@@ -149,12 +148,8 @@ def test_power_cut_loses_no_synced_data_and_formats_nothing_twice(
     assert node.uid(world.pod) == uid
     assert describe_image(node).splitlines()[0] == identity
     assert len(list_loops(node)) == 1
-    image = f"{node.volume(world.pod, CSI, 'pv-image')}/mount/note"
-    shared = f"{node.volume(world.pod, NFS, 'shared')}/note"
-    secret = f"{node.volume(world.pod, SECRET, 'token')}/key"
-    assert node.machine.run(f"cat {image} {shared} {secret}").out == (
-        f"{world.written[0]}\n{world.written[1]}\nsecret value"
-    )
+    on_disk = [file for file in world.written if "memory" not in file]
+    assert world.read(*on_disk, f"{SECRET}/token/key") == [*on_disk, "secret value"]
 
 
 @pytest.mark.parametrize("volume", [f"{EMPTY_DIR}/memory", f"{SECRET}/token", f"{NFS}/shared"])
@@ -162,7 +157,7 @@ def test_volume_is_mounted_again_when_somebody_unmounts_it(
     world: World, volume: str, figure: Callable[[str, float], None]
 ):
     node = world.node
-    point = f"{node.pod_directory(world.pod)}/volumes/{volume}"
+    point = f"{world.volumes}/{volume}"
     took_ms = node.unmount_by_hand(point)
     figure(f"{volume} mounted again after a hand-made unmount, Linux 6.1", took_ms)
     node.wait_ready(world.pod)

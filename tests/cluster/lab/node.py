@@ -104,6 +104,11 @@ class VolagentNode:
         """SIGTERM, and wait until it has ended."""
         self.machine.run(f"pid=$(cat {_PID}); kill -TERM $pid; {_WAIT_ENDED}")
 
+    def is_running(self) -> bool:
+        """Whether there is a daemon."""
+        alive = f"pid=$(cat {_PID}) && kill -0 $pid"
+        return self.machine.run(alive, check=False).code == 0
+
     def call(self, method: str, path: str, body: Json | None = None) -> Any:
         """One request; the answer's document. Raises `ApiFailed` for a status of 300 or above."""
         (answer,) = self._ask([{"do": "call", "method": method, "path": path, "body": body}])
