@@ -35,7 +35,7 @@ class Podman:
         return ""
 
     def start(self) -> None:
-        """Make the image and open the socket. Raises `NotAsClaimed`."""
+        """Make the image, open the socket, start a first container. Raises `NotAsClaimed`."""
         unified = Path("/sys/fs/cgroup/cgroup.controllers").exists()
         # crun refuses hybrid cgroups; the limits are those that a container in a container may set.
         runtime = "crun" if unified and shutil.which("crun") else "runc"
@@ -53,6 +53,7 @@ class Podman:
         )  # fmt: skip
         if wait_until(self._socket.exists, START_TIMEOUT_S) == float("inf"):
             raise NotAsClaimed("podman opens its socket")
+        self.run("run", "--rm", "--network", "none", IMAGE, "echo", "containers start here")
 
     def run(self, *arguments: str) -> str:
         """Call podman; its output. Raises `NotAsClaimed`."""
@@ -86,10 +87,7 @@ class Podman:
         self._service.wait()
         self._service = None
         for parent in set(_cgroup_parents()) - self._parents:
-            for group in sorted(parent.rglob("*"), reverse=True):
-                if group.is_dir():
-                    group.rmdir()
-            parent.rmdir()
+            wait_until(lambda parent=parent: _remove_groups(parent), 5.0)
 
     def _command(self, *arguments: str) -> list[str]:
         return [
@@ -101,6 +99,17 @@ class Podman:
 def _cgroup_parents() -> list[Path]:
     """The control groups that podman makes with cgroupfs and leaves empty."""
     return [path for path in Path("/sys/fs/cgroup").glob("**/libpod_parent") if path.is_dir()]
+
+
+def _remove_groups(parent: Path) -> bool:
+    """Remove a control group with those below it; False while something in it still ends."""
+    groups = [path for path in parent.rglob("*") if path.is_dir()]
+    try:
+        for group in [*sorted(groups, reverse=True), parent]:
+            group.rmdir()
+    except OSError:
+        return False
+    return True
 
 
 def _write_image(archive: Path) -> None:

@@ -219,18 +219,19 @@ def _fits(directory: Path, size: int) -> bool:
 
 def tell_inside(directory: Path) -> int:
     """Inside the namespaces: tell the story, and clean up whatever happens."""
-    why_not = Podman.why_not()
-    stage = Stage(directory, with_podman=not why_not)
-    podman = None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)  # also when they were ignored, as by `make demo &`
+    stage = Stage(directory)
+    podman = Podman(directory, stage.podman_socket)
     try:
         stage.prepare()
+        why_not = _start_podman(podman)
+        stage.configure(with_podman=not why_not)
         if why_not:
             say(f"Containers are not started: {why_not}. The mounts are used directly instead.")
         else:
-            podman = Podman(directory, stage.podman_socket)
-            podman.start()
             say("Containers are started through a podman of the demo's own.")
-        Story(stage, podman).tell()
+        Story(stage, podman if not why_not else None).tell()
     except (NotAsClaimed, OSError, subprocess.SubprocessError) as error:
         say(f"   ✘ NOT AS CLAIMED: {error}")
         stage.print_log()
@@ -243,9 +244,21 @@ def tell_inside(directory: Path) -> int:
             stage.stop_daemon()
         except NotAsClaimed as error:
             say(f"   {error}")
-        if podman is not None:
-            podman.stop()
+        podman.stop()
     return 0
+
+
+def _start_podman(podman: Podman) -> str:
+    """Start the demo's podman; why it cannot be used, or ""."""
+    why_not = podman.why_not()
+    if why_not:
+        return why_not
+    try:
+        podman.start()
+    except NotAsClaimed as error:
+        podman.stop()
+        return f"podman does not work here: {error}"
+    return ""
 
 
 def run_outside() -> int:
@@ -253,7 +266,8 @@ def run_outside() -> int:
     if os.geteuid() != 0:
         say("The demo mounts file systems, which needs root: sudo make demo")
         return 1
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     began_s = time.monotonic()
     directory = Path(tempfile.mkdtemp(prefix="volagent-demo-", dir="/var/tmp")).resolve()
     command = [
@@ -286,8 +300,11 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 def _let_it_end(story: subprocess.Popen[bytes]) -> int:
     """Interrupt the story as well (a terminal did already) and give it time to clean up."""
     for process in psutil.Process(story.pid).children(recursive=True):
-        if "--inside" in process.cmdline()[:4]:
-            process.send_signal(signal.SIGINT)
+        try:
+            if "--inside" in process.cmdline()[:4]:
+                process.send_signal(signal.SIGTERM)
+        except psutil.NoSuchProcess:
+            continue  # one of the commands that the story calls
     try:
         return story.wait(40)
     except (subprocess.TimeoutExpired, KeyboardInterrupt):

@@ -54,13 +54,12 @@ def wait_until(holds: Callable[[], bool], timeout_s: float) -> float:
 class Stage:
     """Paths, the daemon's process, and the command line as a user would call it."""
 
-    def __init__(self, directory: Path, *, with_podman: bool) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.root = directory / "kubelet"
         self.run_dir = directory / "run"
         self.state = directory / "state"
         self.host_dir = Path("/mnt/volagent-demo")
-        self.with_podman = with_podman
         self.podman_socket = self.run_dir / "podman.sock"
         self.daemon: subprocess.Popen[bytes] | None = None
         self.log = directory / "daemon.log"
@@ -73,7 +72,10 @@ class Stage:
         subprocess.run(["mount", "-t", "tmpfs", "demo-run", self.run_dir], check=True)
         # The manifests name /mnt/volagent-demo; the audience's own /mnt stays as it is.
         subprocess.run(["mount", "--bind", self.directory / "mnt", "/mnt"], check=True)
-        kind = "podman" if self.with_podman else "none"
+
+    def configure(self, *, with_podman: bool) -> None:
+        """Write the daemon's settings."""
+        kind = "podman" if with_podman else "none"
         (self.directory / "volagent.toml").write_text(
             f'[runtime]\nkind = "{kind}"\nnetwork = "none"\n'
             f'podman_socket = "{self.podman_socket}"\ncdi_dir = "{self.run_dir}/cdi"\n'

@@ -11,11 +11,10 @@ import queue
 import socket
 import socketserver
 import threading
-from datetime import UTC, datetime
 from urllib.parse import parse_qsl, urlsplit
 
-from volagent.api.columns import COLUMNS, describe_cells
-from volagent.client.contract import RESOURCES
+from volagent.api.tables import table_of
+from volagent.client.contract import RESOURCES, Listing
 
 PLURALS = {resource.plural for resource in RESOURCES}
 
@@ -154,13 +153,7 @@ def table(path, document):
     plural = parts[-1] if parts[-1] in PLURALS else parts[-2]
     resource = next(one for one in RESOURCES if one.plural == plural)
     items = document.get("items", [document])
-    now = datetime.now(UTC)
-    return {
-        "kind": "Table",
-        "metadata": {"resourceVersion": document["metadata"]["resourceVersion"]},
-        "columnDefinitions": COLUMNS[plural],
-        "rows": [{"cells": describe_cells(resource, item, now), "object": item} for item in items],
-    }
+    return table_of(resource, Listing(items, document["metadata"]["resourceVersion"]), "Object")
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
