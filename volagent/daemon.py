@@ -53,6 +53,8 @@ from volagent.store.sqlite import SqliteStore, open_store
 
 EXIT_OK, EXIT_FAILED = 0, 1
 DRAIN_TIMEOUT_S = 120.0
+STOP_GRACE_S = 5.0
+"""Operations under way may end; one that hangs on a dead backend is cut off: its record says so."""
 GIL_SWITCH_S = 0.0005
 """The store's writer thread waits this long for a busy event loop, not the default 5 ms: measured,
 a commit under load takes 0.9 ms instead of 3.2."""
@@ -134,6 +136,9 @@ class _Daemon:
                     await server.close()
                     agent.stop()
                     tasks.stop_loops()
+                    cut_off = await tasks.finish_operations(STOP_GRACE_S)
+                    if cut_off:
+                        _log.warning("operations cut off", count=cut_off, grace_s=STOP_GRACE_S)
                 await hand_over.runner.close()
             agent.close()
         await self.helpers.close()

@@ -25,6 +25,7 @@ class Supervisor:
     def __init__(self) -> None:
         self._group = asyncio.TaskGroup()
         self._loops: set[asyncio.Task[None]] = set()
+        self._operations: set[asyncio.Task[None]] = set()
         self._closing = False
 
     async def __aenter__(self) -> Self:
@@ -49,13 +50,25 @@ class Supervisor:
 
     def start(self, name: str, operation: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a short operation."""
-        return self._group.create_task(operation, name=name)
+        task = self._group.create_task(operation, name=name)
+        self._operations.add(task)
+        task.add_done_callback(self._operations.discard)
+        return task
 
     def stop_loops(self) -> None:
         """Cancel every loop; operations may finish. Idempotent."""
         self._closing = True
         for task in tuple(self._loops):
             task.cancel()
+
+    async def finish_operations(self, grace_s: float) -> int:
+        """Let operations end for so long, then cancel what is left; how many that were."""
+        if self._operations:
+            await asyncio.wait(tuple(self._operations), timeout=grace_s)
+        left = tuple(self._operations)
+        for task in left:
+            task.cancel()
+        return len(left)
 
     async def _guard(self, name: str, loop: Coroutine[Any, Any, None]) -> None:
         await loop

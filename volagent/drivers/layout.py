@@ -58,6 +58,6 @@ class Layout:
         return f"{self.root}/plugins/{driver}/mounts/{_checked(name)}"
 
     def csi_stage(self, driver: DriverName, handle: str) -> str:
-        """The global mount of a CSI volume: `.../csi/<driver>/<sha256 of the handle>/globalmount`."""
+        """The global mount of a CSI volume: `csi/<driver>/<sha256 of the handle>/globalmount`."""
         digest = hashlib.sha256(handle.encode()).hexdigest()
         return f"{self.root}/plugins/kubernetes.io/csi/{_checked(driver)}/{digest}/globalmount"

@@ -262,6 +262,7 @@ class NodeAgent:
             if entry is not None:
                 entry.declared = False
                 self.pod_queue.mark(uid)
+            self.tokens.forget(uid)
         if new is None:
             return
         uid = PodUid(new.metadata.uid)

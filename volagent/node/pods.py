@@ -40,6 +40,8 @@ from volagent.observe.logs import get_logger
 from volagent.observe.metrics import pod_ready_seconds
 
 API_RETRY_S = 2.0
+PROBLEM_GRACE_S = 1.0
+"""A problem of the declaration becomes an event only then; the condition has it at once."""
 FINAL_PHASES = ("Succeeded", "Failed")
 
 _log = get_logger("node")
@@ -76,7 +78,9 @@ class PodEntry:
     status: Document = field(default_factory=dict)
     """The status as last written."""
     hand_over_error: str = ""
-    problems_told: tuple[str, ...] = ()
+    problems_since: dict[str, float] = field(default_factory=dict)
+    """When each problem of the declaration was first seen (monotonic)."""
+    problems_told: set[str] = field(default_factory=set)
 
     @property
     def deleting(self) -> bool:
@@ -171,14 +175,28 @@ class PodWorker:
         entry.ready = ready
         answer = await self.hand_over.sync(entry.pod, resolved, ready=ready)
         entry.hand_over_error = answer.error
-        for blocker in entry.blockers:
-            if blocker.error not in entry.problems_told and blocker.volume in resolved.problems:
-                self.tell_problem(entry.pod, blocker)
-        entry.problems_told = tuple(blocker.error for blocker in entry.blockers)
+        look_again_s = self._tell_problems(entry, resolved)
         await self._write_status(entry, ready, answer)
         if entry.finished:
             return await self._release(uid, entry)
-        return answer.retry_after_s
+        return _earlier_of(answer.retry_after_s, look_again_s)
+
+    def _tell_problems(self, entry: PodEntry, resolved: ResolvedPod) -> float | None:
+        """Tell each problem once, when it has lasted: objects declared together arrive one by one.
+
+        Seconds until the next one may have to be told, or None.
+        """
+        now_s = self.clock.monotonic()
+        problems = {b.error: b for b in entry.blockers if b.volume in resolved.problems}
+        entry.problems_since = {error: entry.problems_since.get(error, now_s) for error in problems}
+        entry.problems_told &= problems.keys()
+        for error in problems.keys() - entry.problems_told:
+            left_s = entry.problems_since[error] + PROBLEM_GRACE_S - now_s
+            if left_s > 0:
+                return left_s
+            entry.problems_told.add(error)
+            self.tell_problem(entry.pod, problems[error])
+        return None
 
     def _examine(self, resolved: ResolvedPod) -> tuple[tuple[str, ...], tuple[Blocker, ...]]:
         waiting: list[str] = []
@@ -337,7 +355,7 @@ class PodWorker:
                 f"look at what is in {root}; volagent deletes nothing that it did not make",
             )
             if blocker.error not in entry.problems_told:
-                entry.problems_told = (blocker.error,)
+                entry.problems_told.add(blocker.error)
                 self.tell_problem(entry.pod, blocker)
             return False
         return True
@@ -355,3 +373,10 @@ class PodWorker:
 
 def _is_sub_path(key: VolumeKey) -> bool:
     return key.startswith("sub/")
+
+
+def _earlier_of(one_s: float | None, other_s: float | None) -> float | None:
+    """The earlier of two times that may both be missing."""
+    if one_s is None or other_s is None:
+        return one_s if other_s is None else other_s
+    return min(one_s, other_s)

@@ -154,3 +154,22 @@ def test_supervisor_goes_down_when_a_loop_ends():
     (error,) = caught.value.exceptions
     assert isinstance(error, LoopEnded)
     assert "short" in str(error)
+
+
+def test_supervisor_cuts_off_only_the_operations_that_outlast_the_grace():
+    ends = []
+
+    async def work(seconds):
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            ends.append((seconds, asyncio.get_running_loop().time()))
+
+    async def main():
+        async with Supervisor() as tasks:
+            for seconds in (1, 100):
+                tasks.start("work", work(seconds))
+            assert await tasks.finish_operations(5) == 1
+
+    run_virtually(main())
+    assert ends == [(1, 1.0), (100, 5.0)]
