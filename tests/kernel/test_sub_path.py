@@ -103,6 +103,16 @@ def test_missing_directories_get_the_mode_that_the_kubelet_gives(bind, volume):
     assert modes == [0o750, 0o750, 0o2777]
 
 
+@pytest.mark.parametrize("mode", [0o755, 0o1777, 0o2770])
+def test_last_missing_directory_gets_the_mode_of_the_volume_when_none_is_given(bind, volume, mode):
+    os.chown(volume, 0, 4242)
+    volume.chmod(mode)
+    bind("new/last", mode=None)
+    found = (volume / "new" / "last").stat()
+    assert stat.S_IMODE(found.st_mode) == mode
+    assert found.st_gid == (4242 if mode & stat.S_ISGID else 0)
+
+
 def test_bind_is_read_only_when_asked_for(mounts, volume, target):
     options = BindOptions(read_only=True)
     mounts.bind_sub_path(str(volume), "inside", target, options, 0o755)

@@ -64,17 +64,29 @@ class FakeMounts(FakeCalls):
         )  # fmt: skip
 
     def bind_sub_path(
-        self, volume_root: str, sub_path: str, target: str, options: BindOptions, mode: int
+        self,
+        volume_root: str,
+        sub_path: str,
+        target: str,
+        options: BindOptions,
+        mode: int | None,
+        *,
+        follow_links: bool = False,
     ) -> MountId:
         if sub_path.startswith("/") or ".." in sub_path.split("/"):
             raise Escapes("subPath", sub_path, 0, "must be relative, without '..'")
         kernel = self.kernel
         with self.change("bind sub-path", target):
-            if kernel.inode(volume_root) is None:
+            if follow_links:
+                volume_root = kernel.resolve(volume_root)
+            else:
+                kernel.refuse_links(f"{volume_root}/.")
+            root = kernel.inode(volume_root)
+            if root is None:
                 raise Absent("openat2", volume_root, 2)
             place = kernel.resolve(sub_path, inside=volume_root)
             if kernel.inode(place) is None:
-                kernel.make_dir(place, mode)
+                kernel.make_dir(place, root.mode if mode is None else mode)
             self._prepare_target(target, kernel.inode(place).kind)
             return self._show(place, target, options)
 
@@ -92,13 +104,16 @@ class FakeMounts(FakeCalls):
         sub_path: str,
         target: str,
         options: BindOptions,
-        mode: int,
+        mode: int | None,
         *,
         backend: str,
         timeout_s: float,
+        follow_links: bool = False,
     ) -> MountId:
         await self.pause(backend, timeout_s, "bind_sub_path")
-        return self.bind_sub_path(volume_root, sub_path, target, options, mode)
+        return self.bind_sub_path(
+            volume_root, sub_path, target, options, mode, follow_links=follow_links
+        )
 
     def unmount(self, target: str, *, expect: MountId | None = None) -> None:
         with self.change("unmount", target):

@@ -50,7 +50,7 @@ def bind_sub_path(arguments: dict[str, Any]) -> dict[str, Any]:
     """Bind a sub-path of the volume at `path`; the mount stays when this process ends."""
     from volagent.host.contract import BindOptions, Propagation
     from volagent.host.mountfd import Attaching
-    from volagent.host.subpath import bind_sub_path
+    from volagent.host.subpath import SubPath, bind_sub_path
 
     options = BindOptions(
         recursive=arguments["recursive"],
@@ -62,9 +62,10 @@ def bind_sub_path(arguments: dict[str, Any]) -> dict[str, Any]:
     how = Attaching(
         arguments["target"], arguments["id_mask"], options.propagation, options.recursive
     )
-    mode = arguments["mode"]
-    made = bind_sub_path(arguments["path"], arguments["sub_path"], options, mode, how)
-    return {"mount_id": made}
+    inside = SubPath(
+        arguments["path"], arguments["sub_path"], arguments["mode"], arguments["follow_links"]
+    )
+    return {"mount_id": bind_sub_path(inside, options, how)}
 
 
 def probe_path(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -128,14 +128,22 @@ class Mounts(Protocol):
         """
 
     def bind_sub_path(
-        self, volume_root: str, sub_path: str, target: str, options: BindOptions, mode: int
+        self,
+        volume_root: str,
+        sub_path: str,
+        target: str,
+        options: BindOptions,
+        mode: int | None,
+        *,
+        follow_links: bool = False,
     ) -> MountId:
         """Bind `volume_root/sub_path` to `target` without ever leaving the volume.
 
-        Missing directories are made: the last with `mode`, those between with `mode & ~umask`. The
-        target is made, as a directory or an empty file to match. Everything is resolved by
-        descriptors (`openat2`, `RESOLVE_IN_ROOT` is not used: absolute links are allowed only when
-        they stay inside). Raises `Escapes`.
+        Missing directories are made: the last with `mode` (None: that of the volume's root), those
+        between with `mode & ~umask`. The target is made, as a directory or an empty file to match.
+        Everything is resolved by descriptors (`openat2`, `RESOLVE_IN_ROOT` is not used: absolute
+        links are allowed only when they stay inside). With `follow_links`, links on the way to
+        `volume_root` are followed: a path that a user names. Raises `Escapes`, `Absent`.
         """
 
     async def bind_sub_path_slowly(
@@ -144,10 +152,11 @@ class Mounts(Protocol):
         sub_path: str,
         target: str,
         options: BindOptions,
-        mode: int,
+        mode: int | None,
         *,
         backend: str,
         timeout_s: float,
+        follow_links: bool = False,
     ) -> MountId:
         """`bind_sub_path` in a killable process: for volumes of a backend that can hang.
 

@@ -26,7 +26,7 @@ from volagent.host.mounttable import TableReader, find_id_at, find_mount_at
 from volagent.host.mountwatch import watch_mount_table
 from volagent.host.netmount import explain_mount_failure, mount_command
 from volagent.host.process import Helpers
-from volagent.host.subpath import bind_sub_path
+from volagent.host.subpath import SubPath, bind_sub_path
 
 
 class RealMounts:
@@ -73,11 +73,19 @@ class RealMounts:
             os.close(tree)
 
     def bind_sub_path(
-        self, volume_root: str, sub_path: str, target: str, options: BindOptions, mode: int
+        self,
+        volume_root: str,
+        sub_path: str,
+        target: str,
+        options: BindOptions,
+        mode: int | None,
+        *,
+        follow_links: bool = False,
     ) -> MountId:
         """Bind a path inside a volume, never leaving it (`subpath.py`)."""
         how = Attaching(target, self._id_mask, options.propagation, options.recursive)
-        return bind_sub_path(volume_root, sub_path, options, mode, how)
+        inside = SubPath(volume_root, sub_path, mode, follow_links)
+        return bind_sub_path(inside, options, how)
 
     async def bind_sub_path_slowly(
         self,
@@ -85,10 +93,11 @@ class RealMounts:
         sub_path: str,
         target: str,
         options: BindOptions,
-        mode: int,
+        mode: int | None,
         *,
         backend: str,
         timeout_s: float,
+        follow_links: bool = False,
     ) -> MountId:
         """The same in a killable process: walking a path asks the volume's server."""
         arguments = {
@@ -96,6 +105,7 @@ class RealMounts:
             "sub_path": sub_path,
             "target": target,
             "mode": mode,
+            "follow_links": follow_links,
             "id_mask": self._id_mask,
             "recursive": options.recursive,
             "read_only": options.read_only,

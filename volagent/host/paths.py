@@ -90,7 +90,12 @@ def open_parent(path: str) -> tuple[int, str]:
 def follow_parent(path: str) -> tuple[int, str]:
     """As `open_parent` for a path that a user has named: links on the way are followed."""
     parent, name = split(path)
+    return follow_directory(parent), name
+
+
+def follow_directory(path: str) -> int:
+    """As `open_directory` for a path that a user has named: links are followed."""
     try:
-        return os.open(encode(parent), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), name
+        return os.open(encode(path), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
-        raise explain_failure("open", parent, error) from error
+        raise explain_failure("open", path, error) from error

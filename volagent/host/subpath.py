@@ -14,6 +14,7 @@ long as the volume's file system does.
 import errno
 import os
 import stat
+from dataclasses import dataclass
 from typing import Final
 
 from volagent.host import mountfd, paths
@@ -31,14 +32,27 @@ _STEP: Final = os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_DIRECTORY: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def bind_sub_path(
-    volume_root: str, sub_path: str, options: BindOptions, mode: int, how: Attaching
-) -> MountId:
+@dataclass(frozen=True, slots=True)
+class SubPath:
+    """What to bind: a path inside a volume, and how what is missing there is made."""
+
+    volume_root: str
+    path: str
+    mode: int | None
+    """Of the last directory that is made; None: that of the volume's root."""
+    follow_links: bool = False
+    """The volume's root is a path that a user names: links on the way to it are followed."""
+
+    def __str__(self) -> str:
+        return f"{self.path} in {self.volume_root}"
+
+
+def bind_sub_path(sub_path: SubPath, options: BindOptions, how: Attaching) -> MountId:
     """Bind a path inside a volume to `how.target`, which is made to match. Raises `Escapes`, ..."""
-    inside = open_sub_path(volume_root, sub_path, mode=mode)
+    inside = open_sub_path(sub_path)
     try:
         prepare_target(how.target, inside)
-        tree = mountfd.clone_tree(inside, b"", options, f"{sub_path} in {volume_root}")
+        tree = mountfd.clone_tree(inside, b"", options, str(sub_path))
     finally:
         os.close(inside)
     try:
@@ -47,15 +61,16 @@ def bind_sub_path(
         os.close(tree)
 
 
-def open_sub_path(volume_root: str, sub_path: str, *, mode: int) -> int:
-    """A descriptor (O_PATH) of the directory or file at `sub_path`; missing directories are made.
+def open_sub_path(sub_path: SubPath) -> int:
+    """A descriptor (O_PATH) of the directory or file at a sub-path; missing directories are made.
 
-    The last one that is made gets exactly `mode`, those between `mode & ~umask`. Raises `Escapes`,
-    `Absent` (no such volume), `HostError`.
+    The last one that is made gets exactly the mode, those between `mode & ~umask`. Raises
+    `Escapes`, `Absent` (no such volume), `HostError`.
     """
-    if sub_path.startswith("/") or "\0" in sub_path or ".." in sub_path.split("/"):
-        raise Escapes("subPath", sub_path, 0, "must be relative, without '..'")
-    walk = _Walk(volume_root, sub_path, mode)
+    path = sub_path.path
+    if path.startswith("/") or "\0" in path or ".." in path.split("/"):
+        raise Escapes("subPath", path, 0, "must be relative, without '..'")
+    walk = _Walk(sub_path)
     try:
         return walk.go()
     finally:
@@ -65,15 +80,17 @@ def open_sub_path(volume_root: str, sub_path: str, *, mode: int) -> int:
 class _Walk:
     """One resolution: the stack of directories that it came through, and what is still to go."""
 
-    def __init__(self, volume_root: str, sub_path: str, mode: int) -> None:
-        self._root_names = [name for name in volume_root.split("/") if name]
-        self._subject = f"{sub_path} in {volume_root}"
-        self._mode = mode
+    def __init__(self, sub_path: SubPath) -> None:
+        root = sub_path.volume_root
+        self._root_names = [name for name in root.split("/") if name]
+        self._subject = str(sub_path)
+        self._mode = sub_path.mode
         self._links = 0
-        self._stack = [paths.open_directory(volume_root)]
+        open_root = paths.follow_directory if sub_path.follow_links else paths.open_directory
+        self._stack = [open_root(root)]
         # Names still to be walked, the next one last; True: named by the subPath itself, so that
         # it may be made when it is missing. Where a link leads, nothing is made.
-        self._names = [(name, True) for name in reversed(_names(sub_path))]
+        self._names = [(name, True) for name in reversed(_names(sub_path.path))]
 
     def go(self) -> int:
         """Walk to the end; the descriptor belongs to the caller."""
@@ -133,8 +150,11 @@ class _Walk:
     def _make(self, name: str) -> bool:
         """Make a missing directory and go into it; False when somebody was faster."""
         parent = self._stack[-1]
+        mode = self._mode
+        if mode is None:
+            mode = self._mode = stat.S_IMODE(os.fstat(self._stack[0]).st_mode) & ~stat.S_ISUID
         try:
-            os.mkdir(name, self._mode, dir_fd=parent)
+            os.mkdir(name, mode, dir_fd=parent)
             fd = os.open(name, _NEW_DIRECTORY, dir_fd=parent)
         except (FileExistsError, FileNotFoundError, NotADirectoryError):
             return False
@@ -144,7 +164,7 @@ class _Walk:
             raise HostError("mkdirat", self._subject, error.errno or 0) from error
         self._stack.append(fd)
         if not self._names:
-            os.fchmod(fd, self._mode)
+            os.fchmod(fd, mode)
         return True
 
     def _escapes(self, detail: str) -> Escapes:

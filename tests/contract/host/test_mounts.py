@@ -202,6 +202,20 @@ def test_sub_path_makes_what_is_missing_in_the_volume(mounts, world, trees, plac
     assert world.read(f"{volume}/new/part/file") == b"content"
 
 
+def test_sub_path_is_found_behind_a_link_only_when_a_user_named_the_volume(
+    mounts, world, trees, place, mounted
+):
+    target = mounted(f"{world.root}/pods/sub/0")
+    place("volume/part")
+    link = f"{world.root}/link"
+    trees.ensure_link(link, f"{world.root}/volume")
+    with pytest.raises(Escapes):
+        mounts.bind_sub_path(link, "part", target, BindOptions(), 0o755)
+    mounts.bind_sub_path(link, "part", target, BindOptions(), 0o755, follow_links=True)
+    world.write(f"{target}/file", b"content")
+    assert world.read(f"{world.root}/volume/part/file") == b"content"
+
+
 async def test_sub_path_of_a_backend_that_may_hang_is_bound_in_the_same_way(
     mounts, world, place, mounted
 ):
