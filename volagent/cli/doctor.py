@@ -23,6 +23,7 @@ from volagent.cli.connection import Api, object_path
 from volagent.cli.errors import CommandError, Refused, Unreachable, UsageError
 from volagent.cli.options import talks_to_daemon
 from volagent.cli.output import clean, paint, print_document, print_line
+from volagent.cli.progress import VOLUMES_READY
 from volagent.client.contract import PODS
 from volagent.objects.meta import Document
 from volagent.settings import Settings, SettingsError, load_settings
@@ -110,7 +111,9 @@ def _examine(api: Api, settings: Settings) -> Iterator[Finding]:
     known = None
     if status is not None:
         yield from check_status(status)
-        known = _known_pods(api)
+        pods = _fetch_pods(api)
+        yield from check_pods(pods or ())
+        known = {pod["metadata"]["uid"] for pod in pods} if pods is not None else None
     yield from check_leftovers(settings, mounts, known)
     yield from check_records(settings, _read_boot_id())
 
@@ -137,7 +140,7 @@ def check_status(status: Document) -> Iterator[Finding]:
     told = ", ".join(f"{count} {state}" for state, count in volumes.items())
     yield Finding(
         "daemon", "volumes", WARN if failed else OK, told or "none",
-        "volagent get events -A, then volagent explain pod/NAME" if failed else "",
+        "volagent get pods -A, then volagent explain pod/NAME" if failed else "",
     )  # fmt: skip
     for backend in status.get("backends") or ():
         state = str(backend.get("state"))
@@ -201,12 +204,24 @@ def find_flag(arguments: Sequence[str], flag: str, default: str) -> str:
     return default
 
 
-def _known_pods(api: Api) -> set[str] | None:
+def check_pods(pods: Iterable[Document]) -> Iterator[Finding]:
+    """Pods that something keeps from their volumes. Pure."""
+    for pod in pods:
+        for condition in (pod.get("status") or {}).get("conditions") or ():
+            if condition.get("type") == VOLUMES_READY and condition.get("reason") == "FailedMount":
+                metadata = pod["metadata"]
+                yield Finding(
+                    "daemon", f"pod {metadata['namespace']}/{metadata['name']}", WARN,
+                    str(condition.get("message") or "its volumes are not ready"),
+                    f"volagent explain pod/{metadata['name']} -n {metadata['namespace']}",
+                )  # fmt: skip
+
+
+def _fetch_pods(api: Api) -> list[Document] | None:
     try:
-        items = api.get(object_path(PODS)).get("items") or ()
+        return list(api.get(object_path(PODS)).get("items") or ())
     except Refused:
         return None
-    return {item["metadata"]["uid"] for item in items}
 
 
 def _read_boot_id() -> str:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from volagent.cli.connection import Api, Watch, object_path
 from volagent.cli.errors import CommandError, Refused
-from volagent.cli.output import clean, print_line
+from volagent.cli.output import clean, format_ms, print_line
 from volagent.cli.progress import Verdict, VolumeLine, find_blockages, judge, list_volumes
 from volagent.client.contract import PODS
 from volagent.objects.meta import Document
@@ -95,8 +95,8 @@ class LineScreen:
             key = (pod.namespace, pod.name)
             if pod.verdict is Verdict.READY and key not in self._ready:
                 self._ready.add(key)
-                took_s = time.monotonic() - self._began_s
-                print_line(f"{pod.title} is ready after {took_s:.2f} s")
+                took = format_ms((time.monotonic() - self._began_s) * 1000)
+                print_line(f"{pod.title} is ready after {took}")
 
 
 def describe_line(line: VolumeLine) -> str:

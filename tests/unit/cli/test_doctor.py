@@ -8,6 +8,7 @@ import pytest
 from volagent.cli import checks
 from volagent.cli.checks import FAIL, OK, WARN, Finding
 from volagent.cli.doctor import (
+    check_pods,
     check_status,
     find_flag,
     format_findings,
@@ -189,6 +190,15 @@ def test_failing_volumes_and_backends_are_told():
     assert [one.level for one in found] == [WARN, OK, WARN]
     assert found[0].detail == "3 ready, 1 failed"
     assert found[2].detail == "open 3 timeouts"
+
+
+def test_pod_without_its_volumes_is_told_with_the_reason():
+    condition = {"type": "volagent.dev/VolumesReady", "reason": "FailedMount", "message": "why"}
+    metadata = {"name": "web", "namespace": "default"}
+    pods = [{"metadata": metadata, "status": {"conditions": [condition]}}, {"metadata": metadata}]
+    (found,) = check_pods(pods)
+    assert (found.level, found.detail) == (WARN, "why")
+    assert found.remedy == "volagent explain pod/web -n default"
 
 
 def test_diagnosis_counts_and_may_be_quiet():

@@ -55,7 +55,7 @@ def test_apply_waits_until_the_volumes_are_ready_and_prints_each_change(call, da
         "pod default/web: data: Working, publish in 1.2 ms",
         "pod default/web: data: Ready after 1.2 ms of work (tmpfs)",
     ]
-    assert lines[3].startswith("pod default/web is ready after 0.")
+    assert lines[3].startswith("pod default/web is ready after ")
 
 
 def test_apply_stops_waiting_and_says_what_to_do_when_nothing_would_happen(call, daemon, write):
