@@ -121,6 +121,8 @@ async def _check(host: Host, device: HeldDevice, subject: str, fs_type: str) -> 
     try:
         report = await host.devices.check_filesystem(as_device(device), fs_type=fs_type)
     except Busy as error:
+        if any(_shows(entry, device) for entry in host.mounts.read_table().entries):
+            return Done(f"{fs_type}, mounted already")
         raise Transient(str(error), remedy="see who uses the device") from error
     except Unsupported as error:
         raise Transient(str(error), remedy=error.detail) from error

@@ -1,62 +1,35 @@
 """Loop devices for tests, given back also when a test run before this one was killed."""
 
 import asyncio
-import contextlib
-import fcntl
 import os
-import re
-import struct
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.loop_leftovers import give_back, owned_directory, sweep_dead
 from volagent.host.contract import BlockDevice, Host
 from volagent.host.devices import RealDevices
 from volagent.host.process import Helpers
 from volagent.host.real import make_host
 
-_GET_STATUS64 = 0x4C05
-_CLR_FD = 0x4C01
-_OWNER = re.compile(rb"/volagent-tests-[^/]+/t-[^/]+/p(\d+)/")
-
 
 @pytest.fixture(scope="session", autouse=True)
 def _sweep_loop_devices() -> None:
-    """A loop device outlives the process that made it: give those of dead test runs back."""
-    for name in os.listdir("/sys/block") if os.geteuid() == 0 else ():
-        if not os.path.exists(f"/sys/block/{name}/loop"):
-            continue
-        with contextlib.suppress(OSError):
-            fd = os.open(f"/dev/{name}", os.O_RDONLY)
-            try:
-                status = bytearray(232)
-                fcntl.ioctl(fd, _GET_STATUS64, status)
-                owner = _OWNER.search(struct.unpack_from("64s", status, 56)[0])
-                if owner and not os.path.exists(f"/proc/{int(owner[1])}"):
-                    fcntl.ioctl(fd, _CLR_FD)
-            finally:
-                os.close(fd)
+    if os.geteuid() == 0:
+        sweep_dead()
 
 
 @pytest.fixture
 def images(scratch: Path) -> Iterator[Path]:
-    """Where images of this test go; the path names the process, for the sweep.
+    """Where images of this test go.
 
     A failed test's devices are given back, so that the tests after it are judged by themselves.
     """
-    path = scratch / f"p{os.getpid()}"
+    path = owned_directory(scratch)
     path.mkdir()
     yield path
-    for name in os.listdir("/sys/block"):
-        with contextlib.suppress(OSError):
-            shown = Path(f"/sys/block/{name}/loop/backing_file").read_text()
-            if shown.startswith(f"{path}/"):
-                fd = os.open(f"/dev/{name}", os.O_RDONLY)
-                try:
-                    fcntl.ioctl(fd, _CLR_FD)
-                finally:
-                    os.close(fd)
+    give_back(path)
 
 
 @pytest.fixture
