@@ -52,7 +52,8 @@ class Network:
         # vnet_hdr lets segments of 64 KiB pass whole; without it TCP between machines crawls.
         self._ip("tuntap", "add", "dev", tap, "mode", "tap", "vnet_hdr")
         self._ip("link", "set", tap, "master", _BRIDGE, "up")
-        return Port(self, tap, f"{_SUBNET}.{_FIRST_HOST + index}")
+        host = _FIRST_HOST + index
+        return Port(self, tap, f"{_SUBNET}.{host}", f"02:00:00:00:00:{host:02x}")
 
     def connect(self, tap: str) -> None:
         """Join a tap to the bridge."""
@@ -80,10 +81,11 @@ class Port:
 
     prefix_length = 24
 
-    def __init__(self, network: Network, tap: str, address: str) -> None:
+    def __init__(self, network: Network, tap: str, address: str, hardware_address: str) -> None:
         self._network = network
         self.tap = tap
         self.address = address
+        self.hardware_address = hardware_address
 
     def connect(self) -> None:
         """Join the network."""

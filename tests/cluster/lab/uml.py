@@ -124,8 +124,10 @@ class UmlMachine:
             *("quiet", "loglevel=4", "panic=-1", "noreboot"),
             *("con0=null,fd:1", "con=null", "ssl=null"),
             f"ssl0=fd:{console.guest_reads},fd:{console.guest_writes}",
-            # Without gro TCP between machines falls to 2 Mbit/s and NFS hangs.
-            f"vec0:transport=tap,ifname={self._port.tap},depth=128,gro=1",
+            # Without gro TCP between machines falls to 2 Mbit/s and NFS hangs; without a lasting
+            # hardware address a machine that comes back is not heard for as long as ARP remembers.
+            f"vec0:transport=tap,ifname={self._port.tap},depth=128,gro=1"
+            f",mac={self._port.hardware_address}",
             *(f"ubd{letter}={self._disk_file(letter)}" for letter, _ in self._disk_letters()),
             # Words that the kernel does not know become the environment of the boot script.
             f"LAB_NAME={self._name}",
