@@ -382,3 +382,26 @@ def test_orphaned_directory_with_contents_is_reported_and_left_alone(tmp_path):
             assert found == {"f": b"precious"}
 
     run_virtually(main())
+
+
+def test_bug_in_one_volume_hurts_only_that_volume(tmp_path):
+    class Bug:
+        def __call__(self, call, subject):
+            if call == "before mount tmpfs" and subject.endswith("/memory"):
+                raise ZeroDivisionError("a bug")
+
+    async def main():
+        machine = Machine(tmp_path)
+        await declare_world(machine)
+        machine.kernel.fault = Bug()
+        async with machine.run_agent():
+            await machine.declare(PODS, a_pod("bad", MEMORY, SECRET))
+            await machine.declare(PODS, a_pod("good", SECRET))
+            await machine.wait_ready("good")
+            await asyncio.sleep(1)
+            pod = await machine.client.get(PODS, "bad", "default")
+            assert "ZeroDivisionError" in str(pod["status"]["conditions"])
+            machine.kernel.fault = lambda call, subject: None
+            await machine.wait_ready("bad")
+
+    run_virtually(main())

@@ -142,6 +142,9 @@ class Resolver:
                 answer = self._resolve(pod, volume, references)
             except Rejected as error:
                 answer = Problem(error.message, error.remedy)
+            except (ValueError, TypeError, KeyError) as error:
+                # A value that validation let through: this volume's problem, not its siblings'.
+                answer = Problem(f"cannot be understood: {error!r}", "correct the declaration")
             if isinstance(answer, Problem):
                 problems[volume.name] = answer
             else:

@@ -40,6 +40,7 @@ from volagent.observe.logs import get_logger
 from volagent.observe.metrics import pod_ready_seconds
 
 API_RETRY_S = 2.0
+UNEXPECTED_RETRY_S = 30.0
 PROBLEM_GRACE_S = 1.0
 """A problem of the declaration becomes an event only then; the condition has it at once."""
 FINAL_PHASES = ("Succeeded", "Failed")
@@ -161,6 +162,9 @@ class PodWorker:
         except ApiError as error:
             _log.warning("pod status not written", pod=uid, error=error.message)
             return API_RETRY_S
+        except Exception:  # noqa: BLE001  # boundary: one pod's bug stays its own
+            _log.exception("pod failed in an unexpected way", pod=uid)
+            return UNEXPECTED_RETRY_S
 
     async def _bring_up(self, uid: PodUid, entry: PodEntry) -> float | None:
         resolved = self.index.pod(uid)

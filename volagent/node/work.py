@@ -15,7 +15,7 @@ from typing import Protocol
 from volagent.aio.backoff import BackOff
 from volagent.aio.clock import Clock
 from volagent.drivers.contract import VolumeKey
-from volagent.drivers.errors import DriverError, Rejected
+from volagent.drivers.errors import DriverError, Rejected, Uncertain
 from volagent.host.errors import HostError
 from volagent.node.actual import Actual
 from volagent.node.execute import Executor
@@ -120,12 +120,18 @@ class VolumeWorker:
         pod = step.pod if isinstance(step, Publish | Refresh | Unpublish) else None
         trace = self.trace.begin(step.key, name, pod, self.clock.wall())
         began = self.clock.monotonic()
-        error: DriverError | HostError | None = None
+        error: Exception | None = None
         evidence = ""
         try:
             evidence = await self.executor.run(step, wanted)
         except (DriverError, HostError) as failure:
             error = failure
+        except Exception as failure:  # noqa: BLE001  # boundary: one volume's bug stays its own
+            _log.exception("step failed in an unexpected way", volume=step.key, step=name)
+            error = Uncertain(
+                f"unexpected {type(failure).__name__}: {failure}",
+                remedy="report this with the daemon's log",
+            )
         took_s = self.clock.monotonic() - began
         trace.took_ms = took_s * 1000.0
         subject = wanted if wanted is not None else found
