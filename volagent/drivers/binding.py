@@ -25,6 +25,10 @@ DIRECTORY_MODE: Final = 0o750
 """Of the directory below the mount: seen by nobody as long as it stands."""
 OWNERSHIP_TIMEOUT_S: Final = 600.0
 """A walk that takes longer is taken up again where it still has to change something."""
+STACKED_MAX: Final = 4
+"""Mounts that a killed agent's children may have left at one place, one above the other."""
+DETACH: Final = "detach"
+"""The last resort has a bulkhead of its own: the server's is full of calls that hang."""
 _CSI_DIRECTORY: Final = "kubernetes.io~csi"
 
 
@@ -119,6 +123,18 @@ async def unbind_from_pod(host: Host, published: HeldMount) -> Done:
     except NotEmpty as error:
         raise explain_contents(error, path) from error
     return Done("unmounted" if published.mount_id else "removed")
+
+
+def find_standing(host: Host, target: str) -> MountEntry | None:
+    """The topmost mount at a path whose backend can hang: the path itself is not touched."""
+    parent, _, name = target.rpartition("/")
+    if name not in host.trees.list_dir(parent):
+        return None  # nothing there, so nothing mounted; the whole table is spared
+    found = None
+    for entry in host.mounts.read_table().entries:
+        if entry.mount_point == target:
+            found = entry
+    return found
 
 
 def remove_target(host: Host, path: str) -> None:

@@ -16,8 +16,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from volagent.drivers.binding import (
+    DETACH,
     DIRECTORY_MODE,
+    STACKED_MAX,
     explain_contents,
+    find_standing,
     refuse_cover,
     remove_quietly,
     remove_target,
@@ -43,10 +46,6 @@ from volagent.host.errors import Absent, Busy, HostError, NotEmpty, NotTried, Ti
 
 NFS: Final = DriverName("kubernetes.io/nfs")
 FS_TYPE: Final = "nfs"
-STACKED_MAX: Final = 4
-"""Mounts that a killed agent's children may have left at one place, one above the other."""
-DETACH: Final = "detach"
-"""The last resort has a bulkhead of its own: the server's is full of calls that hang."""
 
 # A host name, or an IPv4 or IPv6 address with an optional zone. No comma, space, slash, quote:
 # nothing that mount.nfs could read as an option or as a second server.
@@ -125,7 +124,7 @@ class NfsDriver:
         options = volume.options
         assert isinstance(options, NfsOptions)
         source, target = format_source(options), use.target
-        standing = self._find_standing(target)
+        standing = find_standing(self.host, target)
         if standing is not None:
             return _keep(standing, source, volume.backend)
         try:
@@ -149,17 +148,6 @@ class NfsDriver:
             f"{source} mounted", HeldMount(target, mount_id, volume.backend, device=number)
         )
 
-    def _find_standing(self, target: str) -> MountEntry | None:
-        """The topmost mount at a path, without touching the path."""
-        parent, _, name = target.rpartition("/")
-        if name not in self.host.trees.list_dir(parent):
-            return None  # nothing there, so nothing mounted; the whole table is spared
-        found = None
-        for entry in self.host.mounts.read_table().entries:
-            if entry.mount_point == target:
-                found = entry
-        return found
-
     async def unpublish(self, published: HeldMount) -> Done:
         """Unmount, by force if the server is dead, and remove the pod's directory."""
         path, how = published.path, "removed"
@@ -171,7 +159,7 @@ class NfsDriver:
                     if standing is None:
                         break
                     how = await self._unmount(published)
-                    standing = self._find_standing(path)
+                    standing = find_standing(self.host, path)
             remove_target(self.host, path)
         except Busy as error:
             raise await explain_busy(self.host, error, path) from error

@@ -29,7 +29,9 @@ def resolve_sub_path(
     """What binding one sub-path needs."""
     volume = resolved.volumes[use.volume]
     name = sub_path_name(use)
-    options = SubPathOptions(root=root, sub_path=use.path, backend=volume.spec.backend)
+    # A volume that is not at its place below the pod's directory is handed over where it is.
+    named_by_user = root != volume.use.target
+    options = SubPathOptions(root, use.path, volume.spec.backend, named_by_user)
     spec = VolumeSpec(
         key=VolumeKey(f"sub/{resolved.uid}/{name}"),
         driver=SUB_PATH_DRIVER,
