@@ -128,6 +128,7 @@ def test_rebooted_node_does_not_call_ready_what_it_could_not_mount(site: Site):
     site.node.machine.power_cut()
     site.node.machine.start()
     site.node.start()
+    assert [site.node.is_ready(pod) for pod in site.victims] == [False] * VICTIMS
     for pod in site.victims:
         site.node.wait_unready(pod)
     pod = manifests.pod("after", [manifests.scratch("memory", "Memory")])

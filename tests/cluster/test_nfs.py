@@ -137,6 +137,15 @@ def test_sub_path_leads_into_the_volume(site: Site):
     assert site.server.read("inner/a/b/note") == "deep\n"
 
 
+def test_fs_group_changes_nothing_on_the_server(site: Site):
+    """As with a kubelet: who owns an export is its server's affair; the group is handed over."""
+    volume, claim, pod = use_claim("owned", site, securityContext={"fsGroup": 2000})
+    site.one.declare(volume, claim)
+    site.one.declare_ready(pod)
+    directory = site.one.volume(pod, KIND, "pv-owned")
+    assert site.one.machine.run(f"stat -c '%g %a' {directory}").out == "0 777\n"
+
+
 def test_deletion_leaves_the_data_and_nothing_else(site: Site):
     volume, claim, pod = use_claim("kept", site)
     site.one.declare(volume, claim)

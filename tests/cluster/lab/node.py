@@ -138,6 +138,10 @@ class VolagentNode:
         awaited = self._held(ready, "pod ready", _path(pod))
         return Awaited(created["took_ms"] + awaited.took_ms, awaited.body)
 
+    def is_ready(self, pod: Json) -> bool:
+        """What the node says at this moment about a pod's volumes."""
+        return bool(self._ask([_wait(_path(pod), "ready", 0.0)])[0]["held"])
+
     def wait_ready(self, pod: Json, *, within_s: float = 30.0) -> Awaited:
         """Wait until a pod's volumes are ready."""
         return self._until(_path(pod), "ready", within_s)
