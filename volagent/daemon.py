@@ -282,6 +282,7 @@ class _Daemon:
             starts_containers=settings.kind != "none",
             recursive_read_only=recursive_read_only,
             cdi=cdi,
+            clock=self.clock,
         )  # fmt: skip
 
     def _make_server(

@@ -57,7 +57,7 @@ class Machine:
         config = AgentConfig(NODE, layout, NodeFacts(NODE), BackOff(), resync_s=600)
         hand_over = RuntimeHandOver(
             NoRunner(), layout, runtime_contract.NodeFacts(NODE), starts_containers=False,
-            recursive_read_only=False, cdi=None,
+            recursive_read_only=False, cdi=None, clock=self.clock,
         )  # fmt: skip
         book = RecordBook(f"{self.directory}/records", boot_id=f"boot-{self.boot}")
         return NodeAgent(

@@ -35,6 +35,7 @@ from volagent.node.index import DesiredIndex
 from volagent.node.orphans import find_orphans, sweep_skeletons
 from volagent.node.plan import plan
 from volagent.node.pods import PodEntry, PodWorker
+from volagent.node.pulled import PulledMounts
 from volagent.node.records import Held, RecordBook
 from volagent.node.recovery import compare_with_kernel, find_outlived, suspect_everything
 from volagent.node.references import Reference
@@ -107,7 +108,8 @@ class NodeAgent:
         """Build what needs the records."""
         self.actual = Actual(self._book)
         self.reporter = EventReporter(self.events, self.actual, self.trace, self._find_pod)
-        self._hand_over.connect(self.world, self.actual, self.index)
+        pulled = PulledMounts(self.host, self.actual, self._start)
+        self._hand_over.connect(self.world, self.actual, pulled)
         executor = Executor(self.drivers, self.actual, self.config.layout, self.host.mounts)
         self.volumes = VolumeWorker(
             self.index, self.actual, executor, self.trace, self.reporter, self.clock,

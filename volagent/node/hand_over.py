@@ -7,12 +7,13 @@ files are written here too: they are the same mounts for people who start contai
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from volagent.aio.clock import Clock, parse_time
 from volagent.drivers.contract import VolumeMode
 from volagent.drivers.layout import Layout
 from volagent.node.actual import Actual
 from volagent.node.desired import API_BACKED, Problem, ResolvedPod, ResolvedVolume
-from volagent.node.index import DesiredIndex
 from volagent.node.pods import HandOver
+from volagent.node.pulled import PulledMounts
 from volagent.node.sub_paths import resolve_sub_path, sub_path_name
 from volagent.node.world import NodeWorld
 from volagent.objects.meta import Document, PodUid
@@ -29,6 +30,9 @@ from volagent.runtime.spec import (
     to_oci,
 )
 
+HOLDER_LOOK_S = 0.5
+"""The end of a mount namespace is announced by nobody; looked for only during a pod's grace."""
+
 
 @dataclass(slots=True)
 class RuntimeHandOver:
@@ -41,13 +45,14 @@ class RuntimeHandOver:
     """False for the pull runtime: then no container's environment is worked out."""
     recursive_read_only: bool
     cdi: CdiDirectory | None
+    clock: Clock
+    pulled: PulledMounts | None = None
     world: NodeWorld | None = None
     actual: Actual | None = None
-    index: DesiredIndex | None = None
 
-    def connect(self, world: NodeWorld, actual: Actual, index: DesiredIndex) -> None:
+    def connect(self, world: NodeWorld, actual: Actual, pulled: PulledMounts) -> None:
         """Learn where things are looked up; before the first pod."""
-        self.world, self.actual, self.index = world, actual, index
+        self.world, self.actual, self.pulled = world, actual, pulled
 
     def prune(self, pods: Iterable[Pod]) -> None:
         """Remove the CDI files of pods that are gone; `pods` are all that are declared here."""
@@ -93,6 +98,13 @@ class RuntimeHandOver:
         """Stop and remove the containers; `released` once none exists."""
         if self.cdi is not None:
             self.cdi.remove(pod)  # first, so that nobody starts another one on these volumes
+        if not self.starts_containers and self.pulled is not None and _has_grace(pod, self.clock):
+            holder = await self.pulled.find_holder(PodUid(pod.metadata.uid))
+            if holder is not None:
+                return HandOver(
+                    error=f"its volumes are still used: {holder}; waiting until the grace is over",
+                    retry_after_s=HOLDER_LOOK_S,
+                )
         seen = await self.runner.sync(pod, None, deleting=True)
         return HandOver(dict(seen.status), seen.volumes_released, seen.error, seen.retry_after_s)
 
@@ -210,3 +222,9 @@ def _wants_sub_paths(pod: Pod) -> bool:
         for container in all_containers(pod)
         for mount in container.volume_mounts or ()
     )
+
+
+def _has_grace(pod: Pod, clock: Clock) -> bool:
+    """Whether the pod is being deleted and its grace is not over."""
+    until = pod.metadata.deletion_timestamp
+    return until is not None and clock.wall() < parse_time(until)

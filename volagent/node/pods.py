@@ -295,7 +295,8 @@ class PodWorker:
         if (entry.deleting or entry.draining) and not entry.containers_gone:
             answer = await self.hand_over.remove(entry.pod)  # (4)
             if not answer.released:
-                if answer.status and entry.declared:
+                entry.hand_over_error = answer.error
+                if (answer.status or answer.error) and entry.declared:
                     await self._write_status(entry, entry.ready, answer)
                 return answer.retry_after_s
             entry.containers_gone = True
