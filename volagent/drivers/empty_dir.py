@@ -24,7 +24,7 @@ from volagent.drivers.errors import Rejected
 from volagent.drivers.failures import explain_busy, explain_failure
 from volagent.drivers.options import decode_options
 from volagent.drivers.tmpfs import ensure_tmpfs, unmount_tmpfs
-from volagent.host.contract import Host, OwnershipPolicy, TmpfsOptions
+from volagent.host.contract import Host, OwnershipPolicy, Propagation, TmpfsOptions
 from volagent.host.errors import Absent, Busy, HostError, NotEmpty
 from volagent.objects.quantity import QuantityError, parse_bytes
 
@@ -124,6 +124,7 @@ class EmptyDirDriver:
                 mode=mode,
                 gid=use.fs_group or 0,
                 huge_page_bytes=page_bytes,
+                propagation=Propagation.SHARED,  # for containers with `mountPropagation`
             ),
         )
         if page_bytes is not None and use.fs_group is not None:
