@@ -58,6 +58,6 @@ def _draw_pod(pod: FollowedPod, *, folded: bool) -> Any:
             Text(line.state, style=STATE_COLOURS.get(line.state, "")),
             Text(line.step, style="dim"),
             Text(line.took, style="dim"),
-            Text(clean(line.detail), style="red" if line.state == "Failed" else "dim"),
+            Text(clean(line.detail), style="red" if line.state in ("Failed", "Waiting") else "dim"),
         )
     return Group(title, table)
