@@ -45,6 +45,9 @@ def open_tmpfs(options: TmpfsOptions, target: str) -> int:
     context = -1
     try:
         context = libc.fsopen(b"hugetlbfs" if huge else b"tmpfs")
+        # Not `none`: what mount tables show, and what people grep for, is as with a kubelet.
+        source = b"nodev" if huge else b"tmpfs"
+        libc.fsconfig(context, libc.FSCONFIG_SET_STRING, b"source", source)
         if huge or options.mode != _TMPFS_DEFAULT_MODE:
             libc.fsconfig(context, libc.FSCONFIG_SET_STRING, b"mode", b"%o" % options.mode)
         if options.size_bytes is not None:
