@@ -2,6 +2,8 @@
 
 import json
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -225,3 +227,16 @@ def test_age_is_told_in_kubectls_short_form(seconds, text):
 
 def test_duration_keeps_two_figures_while_it_is_small():
     assert [format_ms(x) for x in (None, 0.84, 12.3, 2430.0)] == ["", "0.8 ms", "12 ms", "2.4 s"]
+
+
+def test_reading_loads_nothing_that_only_other_commands_need(daemon):
+    program = (
+        "import sys\n"
+        "from volagent.cli.main import run_command\n"
+        f"assert run_command(['get', 'pods', '--socket', {daemon.socket_path!r}]) == 0\n"
+        "print(sorted({'rich', 'yaml', 'aiohttp', 'psutil', 'asyncio'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"
