@@ -5,6 +5,7 @@ shows the same place, and refused otherwise: nothing is ever stacked. Only empty
 links of ours are removed; what somebody wrote there while nothing was mounted stays.
 """
 
+import errno
 from typing import Final
 
 from volagent.drivers.contract import Done, HeldMount, Mounted, Publication
@@ -12,7 +13,6 @@ from volagent.drivers.errors import Rejected, Transient, Uncertain
 from volagent.drivers.failures import explain_busy, explain_failure
 from volagent.host.contract import (
     BindOptions,
-    FileKind,
     Host,
     MountEntry,
     MountId,
@@ -140,12 +140,14 @@ def find_standing(host: Host, target: str) -> MountEntry | None:
 def remove_target(host: Host, path: str) -> None:
     """Remove a pod's empty directory or link for a volume; for CSI, the directory above it too.
 
-    Raises `Busy`, `NotEmpty`. Nothing may be mounted there whose backend can hang.
+    Nothing is asked of what may be mounted there. Raises `Busy`, `NotEmpty`.
     """
     trees = host.trees
-    if trees.inspect(path) is FileKind.DIRECTORY:
+    try:
         trees.remove_dir(path)
-    else:
+    except HostError as error:
+        if error.errno != errno.ENOTDIR:
+            raise
         trees.remove_file(path)
     parent = path.rpartition("/")[0]
     if path.endswith("/mount") and parent.rpartition("/")[0].endswith(f"/{_CSI_DIRECTORY}"):

@@ -63,6 +63,7 @@ async def prepare_device(
 
     `subject` is what people call it (the image's path). Without `fs_type`, any file system will do.
     """
+    check_identity(host, device)
     try:
         found = await host.devices.probe(device.path)
     except HostError as error:
@@ -153,7 +154,7 @@ async def stage_device(
     host: Host, volume: VolumeSpec, device: HeldDevice, target: str, fs_type: str
 ) -> Mounted:
     """Mount a prepared device at its global path, and let the file system fill the device."""
-    _check_identity(host, device)
+    check_identity(host, device)
     try:
         mount_id = await _ensure_mount(host, volume, device, target, fs_type)
     except HostError as error:
@@ -161,7 +162,7 @@ async def stage_device(
         if not isinstance(failure, Uncertain):
             _remove_quietly(host, target)
         raise failure from error
-    _check_identity(host, device)
+    check_identity(host, device)
     evidence = f"{fs_type} from {device.path}{', read-only' if volume.read_only else ''}"
     if not volume.read_only:
         evidence += await _fill_device(host, device, target, fs_type)
@@ -203,7 +204,8 @@ def _shows(standing: MountEntry, device: HeldDevice) -> bool:
     return standing.device == device.number or standing.source == device.path
 
 
-def _check_identity(host: Host, device: HeldDevice) -> None:
+def check_identity(host: Host, device: HeldDevice) -> None:
+    """Raises `Uncertain` when a path no longer leads to the device that was attached."""
     try:
         found = host.devices.identify(device.path)
     except Absent as error:
@@ -291,6 +293,7 @@ async def _unmount(host: Host, staged: HeldMount) -> None:
 
 def link_device(host: Host, use: Publication, device: HeldDevice) -> Mounted:
     """Show a raw device to a pod, as a link to its node."""
+    check_identity(host, device)
     try:
         host.trees.ensure_link(use.target, device.path)
     except HostError as error:

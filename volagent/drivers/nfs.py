@@ -151,16 +151,21 @@ class NfsDriver:
     async def unpublish(self, published: HeldMount) -> Done:
         """Unmount, by force if the server is dead, and remove the pod's directory."""
         path, how = published.path, "removed"
+        held = self.host.mounts.find_mount(MountId(published.mount_id))
+        standing = held if held is not None and held.mount_point == path else None
         try:
-            if published.mount_id:
-                held = self.host.mounts.find_mount(MountId(published.mount_id))
-                standing = held if held is not None and held.mount_point == path else None
-                for _ in range(STACKED_MAX):
-                    if standing is None:
-                        break
+            for _ in range(STACKED_MAX):
+                if standing is not None:
                     how = await self._unmount(published)
+                try:
+                    remove_target(self.host, path)
+                    break
+                except Busy:
                     standing = find_standing(self.host, path)
-            remove_target(self.host, path)
+                    if standing is None or not standing.fs_type.startswith(FS_TYPE):
+                        raise
+            else:
+                raise Transient(f"mounts keep appearing at {path}", remedy="see who mounts there")
         except Busy as error:
             raise await explain_busy(self.host, error, path) from error
         except NotEmpty as error:

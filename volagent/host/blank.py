@@ -6,6 +6,7 @@ copies that btrfs keeps, and samples all over it, so that data without any heade
 past the page cache, from the device itself. May hang with the device: for a child process.
 """
 
+import errno
 import mmap
 import os
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ def find_content(device: str) -> int | None:
     fd = os.open(device, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
     try:
         size_bytes = os.lseek(fd, 0, os.SEEK_END)
+        if not size_bytes:  # a loop device without a file, a drive without a disk
+            raise OSError(errno.ENOMEDIUM, os.strerror(errno.ENOMEDIUM))
         for area in plan_areas(size_bytes):
             for offset, data in _read(fd, *area):
                 if data != _ZEROS[: len(data)]:
@@ -52,7 +55,7 @@ def _read(fd: int, offset: int, length: int) -> Iterator[tuple[int, bytes]]:
             with view[: min(length, _CHUNK_BYTES)] as part:
                 count = os.preadv(fd, [part], offset)
             if count <= 0:
-                raise OSError(5, f"nothing can be read at byte {offset}")
+                raise OSError(errno.EIO, f"nothing can be read at byte {offset}")
             yield offset, buffer[:count]
             offset += count
             length -= count

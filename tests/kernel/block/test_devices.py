@@ -130,6 +130,13 @@ async def test_device_that_cannot_be_read_is_never_blank(loops):
         assert file.read().strip(b"\0") == b""
 
 
+async def test_device_without_a_file_is_never_blank(loops):
+    device = await loops.attach("a.img", MIB)
+    await loops.devices.detach_loop(device)
+    with pytest.raises(HostError, match="ENOMEDIUM"):
+        await loops.devices.probe(device.path)
+
+
 # -- formatting -----------------------------------------------------------------------------
 
 

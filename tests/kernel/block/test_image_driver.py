@@ -405,11 +405,14 @@ async def test_raw_device_shows_the_image(declare, images):
     assert larger.device.size_bytes == 2 * MIB
 
 
-async def test_exchanged_device_is_not_mounted(declare):
+async def test_exchanged_device_is_not_touched(declare):
     volume = declare(capacity_bytes=32 * MIB)
     await volume.set_up()
     other = HeldDevice(volume.device.path, volume.device.number, "loop:1:1")
-    with pytest.raises(Uncertain, match=r"is loop:\d+:\d+ now, and was loop:1:1"):
+    words = r"is loop:\d+:\d+ now, and was loop:1:1"
+    with pytest.raises(Uncertain, match=words):
+        await volume.driver.prepare(volume.spec, other)
+    with pytest.raises(Uncertain, match=words):
         await volume.driver.stage(volume.spec, other, f"{volume.root}/elsewhere")
 
 
