@@ -161,10 +161,10 @@ class Api:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         code = error.errno if isinstance(error, OSError) else None
         hint = "is it running? systemctl status volagent, or start one with: volagent run"
-        if code in (errno.EACCES, errno.EPERM):
-            hint = "root and members of the group volagent may call: try sudo"
-        elif self.target.server:
+        if self.target.server:  # first: OpenSSL's error numbers are no errno
             hint = "check the address, and the authority given with --ca-file"
+        elif code in (errno.EACCES, errno.EPERM):
+            hint = "root and members of the group volagent may call: try sudo"
         return Unreachable(f"cannot reach the daemon at {where}: {reason}", hint=hint)
 
 
