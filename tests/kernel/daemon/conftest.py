@@ -1,4 +1,4 @@
-"""A running daemon for each test, which leaves nothing: not when it fails, not when it is killed."""
+"""A running daemon for each test; nothing of it is left, also when a test fails or is killed."""
 
 from collections.abc import Iterator
 from pathlib import Path

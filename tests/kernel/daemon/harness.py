@@ -91,7 +91,7 @@ class Daemon:
                 ],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL,
                 env={**os.environ, _MARK: str(self.base)},
-                preexec_fn=_die_with_pytest,  # noqa: PLW1509  # pytest runs no other thread here
+                preexec_fn=_die_with_pytest,  # pytest runs no other thread here
             )  # fmt: skip
 
     def start(self, *arguments: str, settings: str = "") -> None:
