@@ -50,6 +50,7 @@ class Podman:
         self._service = subprocess.Popen(
             self._command("system", "service", "-t", "0", f"unix://{self._socket}"),
             env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            cwd=self._directory,
         )  # fmt: skip
         if wait_until(self._socket.exists, START_TIMEOUT_S) == float("inf"):
             raise NotAsClaimed("podman opens its socket")

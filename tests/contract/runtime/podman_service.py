@@ -72,8 +72,9 @@ class PodmanService:
         command = self._command("system", "service", "-t", "0", f"unix://{self.socket}")
         with (self.root / "service.log").open("wb") as log:
             self._process = subprocess.Popen(
-                command, env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
-            )
+                command, env=self._environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                cwd=self.root,  # conmon leaves a note of an out-of-memory kill where it runs
+            )  # fmt: skip
         deadline = time.monotonic() + _STARTS_WITHIN_S
         while not os.path.exists(self.socket):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -84,7 +85,7 @@ class PodmanService:
         """A podman command beside the service, on the same storage; what it prints."""
         done = subprocess.run(
             self._command(*arguments), env=self._environment, capture_output=True, check=False,
-            text=True, stdin=subprocess.DEVNULL, timeout=60,
+            text=True, stdin=subprocess.DEVNULL, timeout=60, cwd=self.root,
         )  # fmt: skip
         if done.returncode:
             raise RuntimeError(f"podman {' '.join(arguments)}: {done.stderr}")
