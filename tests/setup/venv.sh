@@ -59,4 +59,6 @@ if ! PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore "$venv/bin/pyth
   tail -n 20 "$log" >&2
   exit 1
 fi
+# Compiled once here: starts stay quick where Python may not write next to its sources.
+"$venv/bin/python" -m compileall -q volagent
 wanted >"$stamp"
