@@ -39,9 +39,10 @@ from volagent.node.agent import AgentConfig, NodeAgent, Start
 from volagent.node.hand_over import RuntimeHandOver
 from volagent.node.records import RecordBook
 from volagent.node.register import describe_node, read_boot_id
+from volagent.node.stats import VolumeStats
 from volagent.node.view import AgentView
 from volagent.observe.logs import configure_logs, get_logger
-from volagent.observe.metrics import recovery_seconds, render_metrics
+from volagent.observe.metrics import recovery_seconds
 from volagent.observe.systemd import feed_watchdog, notify, watchdog_interval_s
 from volagent.runtime import contract as runtime_contract
 from volagent.runtime.cdi import CdiDirectory
@@ -128,7 +129,8 @@ class _Daemon:
                 start_loop("store", store.wait_broken())
                 start_loop("housekeeping", client.housekeeping.run())
                 agent, hand_over = self._make_agent(client, tasks.start)
-                server = self._make_server(client, agent, hand_over)
+                stats = VolumeStats(agent, tasks.start)
+                server = self._make_server(client, agent, hand_over, stats)
                 self._listen_to_signals(server)
                 try:
                     await self._serve(start_loop, client, agent, server)
@@ -286,7 +288,11 @@ class _Daemon:
         )  # fmt: skip
 
     def _make_server(
-        self, client: InProcessClient, agent: NodeAgent, hand_over: RuntimeHandOver
+        self,
+        client: InProcessClient,
+        agent: NodeAgent,
+        hand_over: RuntimeHandOver,
+        stats: VolumeStats,
     ) -> ApiServer:
         view = AgentView(
             agent, self.clock, hand_over.describe_containers, self._describe_backends,
@@ -303,7 +309,7 @@ class _Daemon:
             client,
             node_view=view,
             ready=lambda: None if agent.recovered.is_set() else "recovery is not over",
-            metrics=render_metrics,
+            metrics=stats.render,
             version=__version__,
             authenticators=authenticators,
         )

@@ -35,7 +35,7 @@ class FakeGauges(FakeCalls):
         await self.pause(backend, timeout_s, "statvfs")
         if self.kernel.inode(path) is None:
             raise Absent("statvfs", path, 2)
-        return Usage(1 << 30, 1 << 29, 1 << 29, 1000, 500)
+        return self.kernel.usage
 
 
 def make_fake_host(

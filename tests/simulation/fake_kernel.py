@@ -12,7 +12,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from volagent.host.contract import MountChanges, MountEntry, MountId, MountTable
+from volagent.host.contract import MountChanges, MountEntry, MountId, MountTable, Usage
 from volagent.host.errors import Absent, Busy, Escapes, HostError, NotEmpty
 
 LINKS_MAX = 40
@@ -98,6 +98,7 @@ class FakeKernel:
         self.ids = itertools.count(100)
         self.loop_numbers = itertools.count(0)
         self.exports: dict[str, Tree] = {}
+        self.usage = Usage(1 << 30, 1 << 29, 1 << 29, 1000, 500)  # of every file system
         root = Tree("ext4", "/dev/vda")
         self.root_entry = MountEntry(MountId(1), MountId(1), root.device, "/", "/", "ext4", "vda")
         self.mounts.append(Mount(self.root_entry, root, ""))

@@ -25,6 +25,7 @@ from volagent.drivers.payload import NodeFacts
 from volagent.node.agent import AgentConfig, NodeAgent
 from volagent.node.hand_over import RuntimeHandOver
 from volagent.node.records import RecordBook
+from volagent.node.stats import VolumeStats
 from volagent.runtime import contract as runtime_contract
 from volagent.runtime.none import NoRunner
 
@@ -75,6 +76,7 @@ class Machine:
         try:
             async with Supervisor() as tasks:
                 agent = self.agent = self.make_agent(tasks.start)
+                self.stats = VolumeStats(agent, tasks.start)
                 await agent.node.register()
                 tasks.start_loop("agent", agent.run(tasks.start_loop))
                 await agent.recovered.wait()

@@ -13,7 +13,7 @@ import os
 import socket
 import ssl
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
 from aiohttp import web
@@ -68,7 +68,7 @@ class ApiServer:
         *,
         node_view: NodeView | None,
         ready: Callable[[], str | None],
-        metrics: Callable[[], bytes],
+        metrics: Callable[[], Awaitable[bytes]],
         version: str,
         authenticators: Sequence[TokenAuthenticator] = (),
     ) -> None:
@@ -181,7 +181,9 @@ class ApiServer:
             if not user.is_admin:  # (3)
                 raise _forbid_target(user, request.method, target, query)
             return await self._verbs.answer(request, target, query)  # (4)
-        return self._answer_document(request, parts, user)
+        if parts == ["metrics"]:
+            return await self._answer_metrics(user)
+        return self._answer_document(request, parts)
 
     async def _identify(self, request: web.BaseRequest) -> User:
         connection = cast(Connection, request.protocol)
@@ -219,15 +221,14 @@ class ApiServer:
             return text_response("ok")
         return text_response(f"not ready: {reason}\n", 503)
 
-    def _answer_document(
-        self, request: web.BaseRequest, parts: list[str], user: User
-    ) -> web.Response:
-        if parts == ["metrics"]:
-            if not user.is_admin:
-                raise forbid(user, "get", "path /metrics")
-            return web.Response(
-                body=self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4"}
-            )
+    async def _answer_metrics(self, user: User) -> web.Response:
+        if not user.is_admin:
+            raise forbid(user, "get", "path /metrics")
+        return web.Response(
+            body=await self._metrics(), headers={"Content-Type": "text/plain; version=0.0.4"}
+        )
+
+    def _answer_document(self, request: web.BaseRequest, parts: list[str]) -> web.Response:
         document = self._documents.get("/" + "/".join(parts))
         if document is None:
             raise NotFound("the server could not find the requested resource")

@@ -4,6 +4,9 @@ Source of the names: Kubernetes' metrics reference. Children are looked up once 
 kept: the per-volume path costs a dictionary lookup and two additions.
 """
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 REGISTRY = CollectorRegistry()
@@ -52,6 +55,36 @@ _volumes = Gauge(
     ("plugin_name", "state"),
     registry=REGISTRY,
 )
+
+
+class ClaimUsage(NamedTuple):
+    """Space and inodes of a claim's volume; the fields are the metrics, in their order."""
+
+    capacity_bytes: int
+    available_bytes: int
+    used_bytes: int
+    inodes: int
+    inodes_free: int
+    inodes_used: int
+
+
+_claim_usage = tuple(
+    Gauge(
+        f"kubelet_volume_stats_{name}",
+        f"{description} of the volume",
+        ("namespace", "persistentvolumeclaim"),
+        registry=REGISTRY,
+    )
+    for name, description in zip(
+        ClaimUsage._fields,
+        (
+            "Capacity in bytes", "Number of available bytes", "Number of used bytes",
+            "Maximum number of inodes", "Number of free inodes", "Number of used inodes",
+        ),
+        strict=True,
+    )
+)  # fmt: skip
+
 drift_repairs = Counter(
     "volagent_drift_repairs", "Mounts that somebody else removed and that were made again",
     registry=REGISTRY,
@@ -85,9 +118,23 @@ def count_failure(plugin: str, step: str) -> None:
     _errors.labels(plugin, _OPERATION[step]).inc()
 
 
-def set_volumes(plugin: str, state: str, count: int) -> None:
-    """How many volumes there are in `actual_state_of_world` or `desired_state_of_world`."""
-    _volumes.labels(plugin, state).set(count)
+def set_volumes(counts: Mapping[tuple[str, str], int]) -> None:
+    """How many volumes there are, by plugin and `actual_` or `desired_state_of_world`."""
+    _volumes.clear()
+    for labels, count in counts.items():
+        _volumes.labels(*labels).set(count)
+
+
+def set_claim_usage(namespace: str, claim: str, usage: ClaimUsage) -> None:
+    """How full the volume of a claim is."""
+    for gauge, value in zip(_claim_usage, usage, strict=True):
+        gauge.labels(namespace, claim).set(value)
+
+
+def forget_claim_usage(namespace: str, claim: str) -> None:
+    """The volume of a claim cannot be measured any more; it was set before."""
+    for gauge in _claim_usage:
+        gauge.remove(namespace, claim)
 
 
 def render_metrics() -> bytes:

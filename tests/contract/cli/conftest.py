@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from tests.unit.http.world import one_metric
 from volagent.aio.clock import SystemClock
 from volagent.api.admission import Admission
 from volagent.api.inprocess import InProcessClient
@@ -20,7 +21,7 @@ async def _serve(tmp_path, path, started, stop):
     )
     await client.housekeeping.bootstrap()
     server = ApiServer(
-        client, node_view=None, ready=lambda: None, metrics=lambda: b"", version="0.1.0"
+        client, node_view=None, ready=lambda: None, metrics=one_metric, version="0.1.0"
     )
     await server.start_unix(path)
     started.set()

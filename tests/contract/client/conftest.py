@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.http.world import one_metric
 from volagent.aio.clock import SystemClock
 from volagent.aio.tasks import Supervisor
 from volagent.api.admission import Admission
@@ -38,7 +39,7 @@ async def serve_over_http(directory: Path) -> AsyncIterator[HttpClient]:
     """The same server behind HTTP on a unix socket."""
     async with serve_in_process(directory) as served:
         server = ApiServer(
-            served, node_view=None, ready=lambda: None, metrics=lambda: b"", version="0"
+            served, node_view=None, ready=lambda: None, metrics=one_metric, version="0"
         )
         socket_path = str(directory / "api.sock")
         await server.start_unix(socket_path)

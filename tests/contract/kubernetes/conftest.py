@@ -10,6 +10,7 @@ import yaml
 
 from tests.contract.client.conftest import serve_in_process
 from tests.unit.http.certificates import make_authority
+from tests.unit.http.world import one_metric
 from volagent.api.auth import TokenFile
 from volagent.api.inprocess import InProcessClient
 from volagent.api.server import ApiServer
@@ -38,7 +39,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
             client,
             node_view=None,
             ready=lambda: None,
-            metrics=lambda: b"",
+            metrics=one_metric,
             version="0.0.1",
             authenticators=[TokenFile(str(tokens))],
         )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.http.world import Caller, FakeNode, World
+from tests.unit.http.world import Caller, FakeNode, World, one_metric
 from volagent.aio.clock import SystemClock
 from volagent.api.admission import Admission
 from volagent.api.inprocess import InProcessClient
@@ -24,7 +24,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         client,
         node_view=FakeNode(),
         ready=lambda: ready[0] if ready else None,
-        metrics=lambda: b"volagent_up 1\n",
+        metrics=one_metric,
         version="0.0.1",
     )
     path = str(tmp_path / "api.sock")

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 
 from tests.unit.http.certificates import Authority, make_authority
-from tests.unit.http.world import Answer, World, make_pod
+from tests.unit.http.world import Answer, World, make_pod, one_metric
 from volagent.api.auth import ServiceAccountTokens, TokenFile, TokenFileError
 from volagent.api.listen import (
     ListenError,
@@ -177,7 +177,7 @@ async def port(world: World, authority: Authority, tmp_path: Path) -> AsyncItera
         world.client,
         node_view=None,
         ready=lambda: None,
-        metrics=lambda: b"",
+        metrics=one_metric,
         version="0",
         authenticators=[
             TokenFile(str(tokens)),

@@ -99,3 +99,8 @@ def make_pod(name: str = "web", **spec: Any) -> dict[str, Any]:
         "metadata": {"name": name},
         "spec": {"containers": [{"name": "main", "image": "busybox:1.36"}], **spec},
     }
+
+
+async def one_metric() -> bytes:
+    """What `/metrics` answers when nothing is measured."""
+    return b"volagent_up 1\n"
