@@ -24,6 +24,7 @@ from stage import (
     Stage,
     attached_loops,
     check,
+    in_ms,
     other_processes,
     say,
     wait_until,
@@ -135,19 +136,21 @@ class Story:
         file = self.stage.volume(CONFIG_MAP, "config") / "greeting.txt"
         self.stage.call("apply", "-f", str(changed))
         took_s = wait_until(lambda: "again" in file.read_text(), 5.0)
-        check(f"the file shows it {took_s * 1000:.0f} ms after the answer", took_s < 1.0)
+        check(f"the file shows it {in_ms(took_s)} after the answer", took_s < 1.0)
 
     def unmount_by_hand(self) -> None:
         """The daemon hears of it from the kernel."""
         self.step("Unmount the secret behind the daemon's back")
-        point = str(self.secret)
+        secret = self.secret
+        point = str(secret)
         say(f"   $ umount {point.replace(str(self.stage.directory), '…')}")
         if self.podman is not None:
             say("   (only the machine's view of it; the containers hold their own mounts)")
         subprocess.run(["umount", point], check=True)
-        took_s = wait_until(lambda: (self.secret / "password").exists(), 5.0)
-        check(f"it is back, with its content, after {took_s * 1000:.0f} ms", took_s < 1.0)
-        self.stage.call("get", "events")
+        took_s = wait_until((secret / "password").exists, 5.0)
+        check(f"it is back, with its content, after {in_ms(took_s)}", took_s < 1.0)
+        events = self.stage.call("get", "events")
+        check("an event tells of it", "VolumeUnmounted" in events)
 
     def kill_the_daemon(self) -> None:
         """Nothing that stands depends on the process."""
@@ -171,7 +174,7 @@ class Story:
         self.stage.call("delete", "pod", "web")
         # The claim's volume is no part of the pod: it follows a moment later.
         took_s = wait_until(self._is_let_go, 5.0)
-        check(f"its loop device is given back {took_s * 1000:.0f} ms later", took_s < 2.0)
+        check(f"its loop device is given back {in_ms(took_s)} later", took_s < 2.0)
         check("nothing of it is mounted any more", not self.stage.mounts())
         check("its directory is gone", not (self.stage.root / "pods" / uid).exists())
         check("no container is left", not self._containers())

@@ -51,6 +51,11 @@ def wait_until(holds: Callable[[], bool], timeout_s: float) -> float:
     return time.monotonic() - began_s
 
 
+def in_ms(took_s: float) -> str:
+    """A short time in words."""
+    return f"{took_s * 1000:.0f} ms" if took_s >= 0.001 else "less than 1 ms"
+
+
 class Stage:
     """Paths, the daemon's process, and the command line as a user would call it."""
 
