@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.kernel.block.volumes import IMAGE, Volume
 from tests.loop_leftovers import give_back, owned_directory, sweep_dead
 from volagent.host.contract import BlockDevice, Host
 from volagent.host.devices import RealDevices
@@ -79,3 +80,19 @@ async def until(condition, seconds: float = 10.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def declare(host, images):
+    made = []
+
+    def make(name=IMAGE, body=None, **spec):
+        if name == IMAGE:
+            body = {"driver": IMAGE, "volumeHandle": "db", **(body or {})}
+        volume = Volume(host, images, name, body, **spec)
+        made.append(volume)
+        return volume
+
+    yield make
+    for volume in reversed(made):
+        await volume.take_down()

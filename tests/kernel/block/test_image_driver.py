@@ -1,103 +1,20 @@
-"""image.volagent.dev and local on this kernel: what is on the disk decides what happens."""
+"""image.volagent.dev on this kernel: what is on the disk decides what happens."""
 
 import hashlib
 import os
-import struct
-from pathlib import Path
 
 import pytest
 
 from tests.kernel.block.conftest import run
 from tests.kernel.block.test_devices import MBR, has_sys_resource
-from volagent.drivers import make_drivers
-from volagent.drivers.contract import (
-    DriverName,
-    HeldDevice,
-    Publication,
-    VolumeKey,
-    VolumeMode,
-    VolumeSource,
-    VolumeSpec,
-)
+from tests.kernel.block.volumes import IMAGE, Volume
+from volagent.drivers.contract import HeldDevice, VolumeMode
 from volagent.drivers.errors import Rejected, Transient, Uncertain
-from volagent.drivers.layout import Layout
 from volagent.host import libc
 from volagent.host.contract import OwnershipPolicy
-from volagent.objects.meta import PodUid
 
 MIB = 1 << 20
 SIZES = {"ext4": 32 * MIB, "xfs": 320 * MIB, "btrfs": 128 * MIB}
-IMAGE, LOCAL = DriverName("image.volagent.dev"), DriverName("kubernetes.io/local-volume")
-
-
-class Volume:
-    """A volume of this machine, and whoever takes it through its life."""
-
-    def __init__(self, host, images, name, body, **spec):
-        self.host = host
-        self.root = images.parent / "k"
-        self.root.mkdir(exist_ok=True)
-        layout = Layout(str(self.root))
-        self.driver = make_drivers(
-            host, layout, image_dir=str(images), nfs_mount_timeout_s=30, nfs_unmount_timeout_s=30
-        )[name]
-        kind = "csi" if name == IMAGE else "local"
-        self.capacity = spec.pop("capacity_bytes", None)
-        self.source = VolumeSource(kind, body, self.capacity, persistent=True)
-        self.spec = VolumeSpec(
-            VolumeKey("pv/pv"), name, "pv", self.driver.read_options(self.source),
-            capacity_bytes=self.capacity, read_only=bool(body.get("readOnly")), **spec,
-        )  # fmt: skip
-        self.stage_path = layout.device_stage(name, "pv")
-        self.block = self.spec.mode is VolumeMode.BLOCK
-        self.target = (
-            layout.block_link(PodUid("u"), name, "pv")
-            if self.block
-            else layout.csi_volume(PodUid("u"), "pv")
-        )
-        self.done = []
-
-    async def set_up(self, **use):
-        driver, spec = self.driver, self.spec
-        self.device = self._note(await driver.attach(spec)).device
-        self.done.append(("detach", lambda: driver.detach("pv", self.device)))
-        staged = None
-        if not self.block:
-            self._note(await driver.prepare(spec, self.device))
-            staged = self._note(await driver.stage(spec, self.device, self.stage_path)).mount
-            self.staged = staged
-            self.done.append(("unstage", lambda: driver.unstage(self.staged)))
-        publication = Publication(PodUid("u"), "shop/web", self.target, **use)
-        done = await driver.publish(spec, publication, staged=staged, device=self.device)
-        self.published = self._note(done).mount
-        self.done.append(("unpublish", lambda: driver.unpublish(self.published)))
-        return Path(self.target)
-
-    def _note(self, done):
-        self.evidence = [*getattr(self, "evidence", []), done.evidence]
-        return done
-
-    async def take_down(self):
-        while self.done:
-            await self.done.pop()[1]()
-        assert not os.path.lexists(self.target)
-        assert not os.path.exists(self.stage_path)
-
-
-@pytest.fixture
-async def declare(host, images):
-    made = []
-
-    def make(name=IMAGE, body=None, **spec):
-        if name == IMAGE:
-            body = {"driver": IMAGE, "volumeHandle": "db", **(body or {})}
-        volume = Volume(host, images, name, body, **spec)
-        made.append(volume)
-        return volume
-
-    yield make
-    for volume in reversed(made):
-        await volume.take_down()
 
 
 def image_of(images):
@@ -414,82 +331,3 @@ async def test_exchanged_device_is_not_touched(declare):
         await volume.driver.prepare(volume.spec, other)
     with pytest.raises(Uncertain, match=words):
         await volume.driver.stage(volume.spec, other, f"{volume.root}/elsewhere")
-
-
-# -- local ----------------------------------------------------------------------------------
-
-
-async def test_directory_of_the_machine_is_shown_and_left(declare, images):
-    directory = images / "ssd"
-    directory.mkdir()
-    (directory / "data").write_bytes(b"precious")
-    volume = declare(LOCAL, {"path": str(directory)}, mount_options=("noexec", "nodev"))
-    target = await volume.set_up()
-    assert (target / "data").read_bytes() == b"precious"
-    options = volume.host.mounts.find_mount_at(volume.target).options
-    assert {"noexec", "nodev", "rw"} <= set(options)
-    (target / "new").write_text("x")
-    await volume.take_down()
-    assert sorted(os.listdir(directory)) == ["data", "new"]
-
-
-async def test_option_that_no_bind_has_is_refused_by_name(declare, images):
-    volume = declare(LOCAL, {"path": str(images)}, mount_options=("commit=5",))
-    with pytest.raises(Rejected, match=r"mountOptions commit=5"):
-        await volume.set_up()
-
-
-async def test_directory_is_read_only_when_its_claim_is(declare, images):
-    target = await declare(LOCAL, {"path": str(images)}).set_up(read_only=True, fs_group=2000)
-    with pytest.raises(OSError, match="Read-only file system"):
-        (target / "new").write_text("x")
-    assert images.stat().st_gid == 0
-
-
-@pytest.mark.parametrize(
-    ("thing", "words"), [("missing", "does not exist"), ("file", "is a file, not a directory")]
-)
-async def test_path_of_another_kind_is_named(declare, images, thing, words):
-    (images / "file").write_text("x")
-    with pytest.raises(Transient, match=words) as caught:
-        await declare(LOCAL, {"path": f"{images}/{thing}"}).set_up()
-    assert caught.value.remedy
-
-
-async def test_directory_cannot_be_a_raw_device(declare, images):
-    volume = declare(LOCAL, {"path": str(images)}, mode=VolumeMode.BLOCK)
-    with pytest.raises(Transient, match="is a directory, not a block device"):
-        await volume.set_up()
-
-
-async def test_blank_disk_is_formatted_only_when_its_file_system_is_declared(declare, loops):
-    device = await loops.attach("disk", 32 * MIB)
-    with pytest.raises(Rejected, match="is blank, and is not formatted because nothing says"):
-        await declare(LOCAL, {"path": device.path}).set_up()
-    assert (await loops.devices.probe(device.path)).blank
-    volume = declare(LOCAL, {"path": device.path, "fsType": "ext4"})
-    target = await volume.set_up()
-    (target / "data").write_bytes(b"precious")
-    await volume.take_down()
-    # From now on it need not be declared.
-    os.symlink(device.path, loops.images / "by-id")
-    volume = declare(LOCAL, {"path": f"{loops.images}/by-id"})
-    target = await volume.set_up()
-    assert (target / "data").read_bytes() == b"precious"
-    assert volume.host.mounts.find_mount_at(volume.stage_path).fs_type == "ext4"
-    await volume.take_down()
-    assert device.path in loops.devices.find_loops()
-
-
-async def test_disk_with_a_partition_table_is_refused(declare, loops):
-    device = await loops.attach("disk", 32 * MIB)
-    with open(device.path, "r+b", buffering=0) as end:
-        end.write(struct.pack("512s", bytes(MBR)))
-    with pytest.raises(Rejected, match="a partition table"):
-        await declare(LOCAL, {"path": device.path, "fsType": "ext4"}).set_up()
-
-
-async def test_raw_disk_is_linked(declare, loops):
-    device = await loops.attach("disk", MIB)
-    volume = declare(LOCAL, {"path": device.path}, mode=VolumeMode.BLOCK)
-    assert os.readlink(await volume.set_up()) == device.path
