@@ -9,6 +9,7 @@ import errno
 import http.client
 import queue
 import socket
+import struct
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,8 +53,12 @@ class _UnixConnection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
+        # A non-blocking connect fails at once while the daemon's queue of callers is full; a
+        # blocking one waits for its turn, as long as the send timeout allows.
+        timeval = struct.pack("ll", int(ANSWER_TIMEOUT_S), 0)
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, timeval)
         self.sock.connect(self._path)
+        self.sock.settimeout(self.timeout)
 
 
 class Api:
