@@ -13,6 +13,8 @@ from volagent.aio.clock import Clock, format_time
 
 OPEN_AFTER_TIMEOUTS: Final = 3
 OPEN_FOR_S: Final = 15.0
+FORGET_AFTER_S: Final = 3600.0
+"""A backend that nobody has called for so long is no news any more."""
 
 CircuitState = Literal["closed", "open", "half-open"]
 
@@ -41,6 +43,12 @@ class Breaker:
     def healthy(self) -> bool:
         """No call has timed out since the last answer."""
         return self._timeouts == 0
+
+    @property
+    def outdated(self) -> bool:
+        """The last time-out is long ago, and nobody has tried since."""
+        last_s = self._open_until_s - OPEN_FOR_S
+        return not self.healthy and self._clock.monotonic() - last_s > FORGET_AFTER_S
 
     def refuse(self) -> str:
         """Why a call must not be made now; "" lets it through and counts it as the trial."""

@@ -95,7 +95,8 @@ class _Backend:
 
     @property
     def idle(self) -> bool:
-        return not (self.users or self.abandoned) and self.breaker.healthy
+        known = self.breaker.healthy or self.breaker.outdated
+        return not (self.users or self.abandoned) and known
 
 
 class Helpers:
@@ -158,6 +159,8 @@ class Helpers:
 
     def backends(self) -> tuple[BackendState, ...]:
         """Every backend that is in use or in trouble, by name."""
+        for place in tuple(self._backends.values()):
+            self._forget_idle(place)
         return tuple(
             BackendState(
                 name,

@@ -10,7 +10,7 @@ import pytest
 
 from tests.kernel.block.conftest import until
 from tests.kernel.block.dead_server import DeadServer
-from volagent.host.breaker import OPEN_AFTER_TIMEOUTS, OPEN_FOR_S
+from volagent.host.breaker import FORGET_AFTER_S, OPEN_AFTER_TIMEOUTS, OPEN_FOR_S
 from volagent.host.child import OUTPUT_MAX_BYTES
 from volagent.host.errors import HostError, NotTried, TimedOut, Unsupported
 from volagent.host.gauges import RealGauges
@@ -216,7 +216,21 @@ async def test_silent_backend_is_refused_at_once_until_it_answers():
         await helpers.run(("true",), backend="nfs:10.0.0.5", timeout_s=10)
     assert helpers.backends()[0].state == "open"
     clock.now += OPEN_FOR_S
+    with pytest.raises(TimedOut):
+        await helpers.run(("sleep", "1000"), backend="nfs:10.0.0.5", timeout_s=0.01)
+    clock.now += OPEN_FOR_S
     await helpers.run(("false",), backend="nfs:10.0.0.5", timeout_s=10)
+    assert helpers.backends() == ()
+    await helpers.close()
+
+
+async def test_silent_backend_is_forgotten_when_nobody_calls_it_any_more():
+    clock = HandClock()
+    helpers = Helpers(clock)
+    with pytest.raises(TimedOut):
+        await helpers.run(("sleep", "1000"), backend="nfs:10.0.0.5", timeout_s=0.01)
+    assert [state.name for state in helpers.backends()] == ["nfs:10.0.0.5"]
+    clock.now += FORGET_AFTER_S + 1
     assert helpers.backends() == ()
     await helpers.close()
 

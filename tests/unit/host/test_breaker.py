@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from volagent.host.breaker import OPEN_AFTER_TIMEOUTS, OPEN_FOR_S, Breaker
+from volagent.host.breaker import FORGET_AFTER_S, OPEN_AFTER_TIMEOUTS, OPEN_FOR_S, Breaker
 
 
 class HandClock:
@@ -92,6 +92,17 @@ def test_circuit_opens_again_when_the_trial_times_out(opened, clock):
     opened.note_timeout()
     assert opened.state == "open"
     assert "since 2026-01-01T00:01:40Z, next try in 15 s" in opened.refuse()
+
+
+def test_silence_is_outdated_when_nobody_has_tried_for_long(opened, clock):
+    clock.now += FORGET_AFTER_S
+    assert not opened.outdated
+    clock.now += 1
+    assert opened.outdated
+    opened.note_timeout()
+    assert not opened.outdated
+    opened.note_answer()
+    assert not opened.outdated
 
 
 def test_another_call_may_try_when_the_trial_was_cancelled(opened, clock):
