@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from volagent.host import libc
-from volagent.host.mountinfo import MountinfoReader
+from volagent.host.mounttable import choose_reader
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -204,6 +204,10 @@ class Daemon:
 
         return until(look, told=lambda: (self.condition(pod), self.read_log()))
 
+    def wait_bound(self, claim: Json) -> None:
+        """Wait until a claim is Bound."""
+        until(lambda: self.get(claim).get("status", {}).get("phase") == "Bound", told=self.read_log)
+
     def wait_event(self, pod: Json, reason: str, *words: str) -> str:
         """Wait for an event on a pod with these words; its message."""
 
@@ -249,10 +253,13 @@ class Daemon:
     # -- the world --------------------------------------------------------------------------
 
     def mounts(self) -> dict[str, tuple[int, str, str]]:
-        """Mount point below the root → (id, file system, options); the topmost of each."""
+        """Mount point below the root → (id, file system, options); the topmost of each.
+
+        Ids are unique for ever where the kernel has such.
+        """
         return {
             entry.mount_point: (entry.mount_id, entry.fs_type, entry.options)
-            for entry in MountinfoReader().read_table().entries
+            for entry in choose_reader().read_table().entries
             if entry.mount_point.startswith(f"{self.root}/")
         }
 
@@ -293,7 +300,7 @@ class Daemon:
             os.kill(pid, signal.SIGKILL)
         if self.process is not None:
             self.process.wait()
-        entries = MountinfoReader().read_table().entries
+        entries = choose_reader().read_table().entries
         for entry in reversed(entries):
             if entry.mount_point.startswith(f"{self.base}/"):
                 libc.umount2(os.fsencode(entry.mount_point), libc.MNT_DETACH)
@@ -308,6 +315,25 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.settimeout(PATIENCE_S)
         self.sock.connect(self._path)
+
+
+def mount_tmpfs(path: Path, size: str = "1m") -> None:
+    """Mount a tmpfs, as somebody does by hand."""
+    context = libc.fsopen(b"tmpfs")
+    try:
+        libc.fsconfig(context, libc.FSCONFIG_SET_STRING, b"size", size.encode())
+        libc.fsconfig(context, libc.FSCONFIG_SET_STRING, b"mode", b"755")
+        libc.fsconfig(context, libc.FSCONFIG_CMD_CREATE, None, None)
+        mount = libc.fsmount(context, 0)
+        libc.move_mount(mount, libc.AT_FDCWD, os.fsencode(path))
+        os.close(mount)
+    finally:
+        os.close(context)
+
+
+def unmount(path: Path) -> None:
+    """Unmount, as somebody does by hand."""
+    libc.umount2(os.fsencode(path), 0)
 
 
 def _die_with_pytest() -> None:

@@ -10,7 +10,9 @@ from tests.kernel.daemon.harness import Daemon, until
 
 
 def test_plan_names_the_steps_and_does_none(daemon: Daemon) -> None:
-    daemon.declare(*bound_pair("data", image_source("data", "data.img")))
+    volume, claim = bound_pair("data", image_source("data", "data.img"))
+    daemon.declare(volume, claim)
+    daemon.wait_bound(claim)
     volumes = [claim_volume("data", "data"), scratch("disk"),
                {"name": "key", "secret": {"secretName": "key"}}]  # fmt: skip
     web = pod("web", volumes)
@@ -34,7 +36,7 @@ def test_command_line_prints_the_plan(daemon: Daemon) -> None:
     socket = daemon.run / "volagent.sock"
 
     said = subprocess.run(
-        [volagent, "--server", f"unix://{socket}", "apply", "-f", str(manifest),
+        [volagent, "--socket", str(socket), "apply", "-f", str(manifest),
          "--dry-run=node"],
         capture_output=True, text=True, check=False, timeout=20,
     )  # fmt: skip
@@ -92,7 +94,8 @@ def test_node_lists_volumes_in_use_while_they_are(daemon: Daemon) -> None:
     web = pod("web", [claim_volume("data", "data")])
 
     def in_use() -> list[str]:
-        return daemon.call("GET", "/api/v1/nodes/vm1")["status"].get("volumesInUse") or []
+        node = daemon.call("GET", "/api/v1/nodes/vm1")
+        return node.get("status", {}).get("volumesInUse") or []
 
     assert in_use() == []
     daemon.declare_ready(web)

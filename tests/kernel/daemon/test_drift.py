@@ -1,23 +1,17 @@
 """A volume that somebody unmounts by hand is mounted again, and its pod is told."""
 
-import os
 from pathlib import Path
 
 import pytest
 
 from tests.cluster.manifests import bound_pair, claim_volume, image_source, pod, scratch, secret
-from tests.kernel.daemon.harness import Daemon, until
-from volagent.host import libc
+from tests.kernel.daemon.harness import Daemon, mount_tmpfs, unmount, until
 
 PLACES = {
     "key": "kubernetes.io~secret/key",
     "memory": "kubernetes.io~empty-dir/memory",
     "data": "kubernetes.io~csi/pv-data/mount",
 }
-
-
-def unmount(path: Path | str) -> None:
-    libc.umount2(os.fsencode(path), 0)
 
 
 @pytest.mark.parametrize("name", PLACES)
@@ -38,7 +32,7 @@ def test_volume_that_is_unmounted_by_hand_comes_back_with_an_event(
     place = str(home / "volumes" / PLACES[name])
     before = daemon.mounts()
 
-    unmount(place)
+    unmount(Path(place))
 
     until(lambda: place in daemon.mounts(), told=daemon.read_log)
     until(lambda: daemon.condition(web)["status"] == "True")
@@ -61,7 +55,7 @@ def test_volumes_that_are_unmounted_while_the_daemon_is_dead_come_back(daemon: D
 
     daemon.kill()
     for place in places:
-        unmount(place)
+        unmount(Path(place))
     daemon.start()
 
     until(lambda: daemon.mounts().keys() == places, told=daemon.read_log)
@@ -74,11 +68,11 @@ def test_mount_laid_over_a_volume_is_told_and_left_alone(daemon: Daemon) -> None
     (home,) = daemon.declare_ready(web)
     place = str(home / "volumes" / PLACES["memory"])
     before = daemon.mounts()[place]
-    libc.mount(b"none", os.fsencode(place), b"tmpfs", 0, b"")
+    mount_tmpfs(Path(place))
     try:
         message = daemon.wait_event(web, "VolumeCovered", place)
         assert f"umount {place}" in message
         assert daemon.mounts()[place] != before
     finally:
-        unmount(place)
+        unmount(Path(place))
     assert daemon.mounts()[place] == before

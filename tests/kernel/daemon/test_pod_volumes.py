@@ -161,3 +161,14 @@ def test_200_pods_at_once_leave_nothing_when_all_are_deleted(daemon: Daemon) -> 
     daemon.delete(*pods)
     until(lambda: not os.listdir(daemon.pods), told=daemon.read_log)
     assert daemon.mounts() == {}
+
+
+def test_volume_that_no_container_mounts_is_not_mounted(daemon: Daemon) -> None:
+    """As with a kubelet: it only has to be right when somebody wants it."""
+    mounts = [{"name": "used", "mountPath": "/used"}]
+    web = pod("web", [scratch("used"), scratch("unused", "Memory")], mounts=mounts)
+
+    (home,) = daemon.declare_ready(web)
+
+    assert os.listdir(home / "volumes/kubernetes.io~empty-dir") == ["used"]
+    assert daemon.mounts() == {}

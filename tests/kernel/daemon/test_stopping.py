@@ -13,8 +13,11 @@ def declare_all(daemon: Daemon) -> Json:
         {"name": "key", "secret": {"secretName": "key"}},
         claim_volume("data", "data"),
     ]
-    mounts = [{"name": "disk", "mountPath": "/sub", "subPath": "sub"}]
-    return pod("web", volumes, mounts=mounts)
+    web = pod("web", volumes)
+    web["spec"]["containers"][0]["volumeMounts"].append(
+        {"name": "disk", "mountPath": "/sub", "subPath": "sub"}
+    )
+    return web
 
 
 def test_stopped_daemon_leaves_every_mount_and_knows_it_again(daemon: Daemon) -> None:
