@@ -171,7 +171,11 @@ def test_nfs_claim_is_a_volume_of_its_pod_named_after_the_persistent_volume(reso
 
 
 def test_image_claim_is_one_volume_for_all_pods_of_the_node(resolver, world):
-    csi = {"driver": "image.volagent.dev", "volumeHandle": "a", "volumeAttributes": {"path": "a.img"}}
+    csi = {
+        "driver": "image.volagent.dev",
+        "volumeHandle": "a",
+        "volumeAttributes": {"path": "a.img"},
+    }
     volume = bind(world, csi=csi)
     index = DesiredIndex()
     for uid in ("u1", "u2"):
@@ -196,7 +200,11 @@ def test_volume_named_twice_in_a_pod_is_published_once_and_writable(resolver, wo
 
 
 def test_block_volume_in_volume_mounts_is_refused_in_the_kubelets_words(resolver, world):
-    csi = {"driver": "image.volagent.dev", "volumeHandle": "a", "volumeAttributes": {"path": "a.img"}}
+    csi = {
+        "driver": "image.volagent.dev",
+        "volumeHandle": "a",
+        "volumeAttributes": {"path": "a.img"},
+    }
     volume = bind(world, mode="Block", csi=csi)
     problem = resolver.resolve_pod(a_pod(volume)).problems["vol"]
     assert problem.error == "volume vol has volumeMode Block, but is specified in volumeMounts"
