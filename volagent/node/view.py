@@ -194,7 +194,8 @@ class AgentView:
         if entry.blockers:
             return "; ".join(blocker.describe() for blocker in entry.blockers)
         if entry.ready:
-            return f"all {len(resolved.volumes)} volumes are mounted"
+            count = len(resolved.volumes)
+            return "its volume is mounted" if count == 1 else f"all {count} volumes are mounted"
         return f"waiting for {', '.join(entry.waiting) or 'the first look'}"
 
     def _volumes(self, uid: PodUid, resolved: ResolvedPod) -> Iterator[Document]:
