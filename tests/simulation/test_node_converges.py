@@ -9,18 +9,17 @@ import random
 import pytest
 
 from tests.simulation.declarations import (
-    ALL,
     IMAGE,
+    check_parts,
     check_pod,
     data_path,
     declare_world,
+    everyday_pod,
 )
 from tests.simulation.fake_kernel import Crash
-from tests.simulation.harness import Machine, a_pod
+from tests.simulation.harness import Machine
 from tests.simulation.virtual_time import run_virtually
-from volagent.client.contract import (
-    PODS,
-)
+from volagent.client.contract import PODS
 from volagent.host.errors import Busy, HostError
 
 
@@ -44,7 +43,7 @@ async def _live_through_a_kill(machine: Machine, kill_at: int, *, reboot: bool) 
     kernel.add_image(IMAGE, 64 << 20)
     await declare_world(machine)
     killer = KillAt(kernel, kill_at)
-    pod = await machine.declare(PODS, a_pod("web", *ALL))
+    pod = await machine.declare(PODS, everyday_pod("web"))
     uid = pod["metadata"]["uid"]
     written = False
     for _ in range(3):
@@ -55,6 +54,7 @@ async def _live_through_a_kill(machine: Machine, kill_at: int, *, reboot: bool) 
                     await machine.wait_ready("web")
                     await asyncio.sleep(1)
                     check_pod(machine, uid)
+                    check_parts(machine, uid)
                     if written:
                         assert kernel.inode(data_path(machine, uid)).data == b"precious"
                     kernel.write(data_path(machine, uid), b"precious")
@@ -117,7 +117,7 @@ def test_node_converges_when_calls_fail_and_lie_at_random(tmp_path, seed):
         async with machine.run_agent():
             uids = {}
             for name in ("one", "two"):
-                pod = await machine.declare(PODS, a_pod(name, *ALL))
+                pod = await machine.declare(PODS, everyday_pod(name))
                 uids[name] = pod["metadata"]["uid"]
             await asyncio.sleep(machine.chance.random() * 3)
             await machine.client.delete(PODS, "two", "default")
@@ -126,6 +126,7 @@ def test_node_converges_when_calls_fail_and_lie_at_random(tmp_path, seed):
             await machine.wait_gone("two", 3600)
             await asyncio.sleep(5)
             check_pod(machine, uids["one"])
+            check_parts(machine, uids["one"])
             assert kernel.disks[IMAGE].formats == 1
             await machine.client.delete(PODS, "one", "default")
             await machine.wait_gone("one", 3600)
