@@ -35,6 +35,7 @@ from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
 from volagent.host.process import Helpers
 from volagent.host.real import make_host
+from volagent.host.uevents import watch_devices
 from volagent.node.agent import AgentConfig, NodeAgent, Start
 from volagent.node.hand_over import RuntimeHandOver
 from volagent.node.records import RecordBook
@@ -252,6 +253,7 @@ class _Daemon:
             facts=NodeFacts(settings.node_name, address, node["allocatable"]),
             backoff=BackOff(settings.retry.first_s, settings.retry.max_s),
             resync_s=settings.resync_s,
+            watch_devices=lambda on_event: watch_devices(self.helpers, on_event),
         )
         hand_over = self._make_hand_over(layout, address, node["allocatable"])
         book = RecordBook(f"{settings.run_dir}/records", boot_id=read_boot_id())

@@ -28,6 +28,7 @@ from volagent.drivers.payload import NodeFacts
 from volagent.host.contract import Closeable, Host
 from volagent.node.actual import Actual
 from volagent.node.desired import Resolver
+from volagent.node.devices import DeviceWaiter, WatchDevices
 from volagent.node.drift import DriftWatch
 from volagent.node.execute import Executor
 from volagent.node.hand_over import RuntimeHandOver
@@ -69,6 +70,8 @@ class AgentConfig:
     backoff: BackOff
     resync_s: float
     """The safety net: how often everything is compared again although no event asked for it."""
+    watch_devices: WatchDevices | None = None
+    """How to hear of block devices that come and go; None: nothing tells."""
 
 
 class NodeAgent:
@@ -102,6 +105,7 @@ class NodeAgent:
         self._hand_over = hand_over
         self._start = start
         self._watch: Closeable | None = None
+        self._devices = DeviceWaiter(config.watch_devices, start, self._mark_volume)
         self.node = NodeReporter(client, config.node_name, clock, self.volumes_in_use)
 
     def _assemble(self) -> None:
@@ -166,6 +170,7 @@ class NodeAgent:
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.close()
+        self._devices.close()
         if self.recovered.is_set():
             self.volume_queue.stop()
             self.pod_queue.stop()
@@ -330,6 +335,9 @@ class NodeAgent:
                 self.pod_queue.mark(uid)
         if key.startswith("pv/"):
             self.node.touch()
+            failure = self.trace.failure(key)
+            if failure is not None and failure.step == "attach":
+                self._devices.expect(key)
 
     def _may_go_on(self, uid: PodUid) -> bool:
         """Whether a pod's worker has anything to do: not while its other volumes are busy."""

@@ -23,9 +23,10 @@ from volagent.drivers.contract import (
     Prepares,
     Publishes,
     Stages,
+    VolumeMode,
     VolumeSpec,
 )
-from volagent.drivers.errors import Rejected, Transient
+from volagent.drivers.errors import Rejected, Transient, Uncertain
 from volagent.drivers.layout import Layout
 from volagent.host.contract import Mounts
 from volagent.node.actual import Actual, replace
@@ -107,7 +108,11 @@ class Executor:
 
     async def _prepare(self, wanted: Wanted) -> str:
         driver = cast("Prepares", self.drivers[wanted.spec.driver])
-        done = await driver.prepare(wanted.spec, self._device(wanted))
+        try:
+            done = await driver.prepare(wanted.spec, self._device(wanted))
+        except Uncertain:
+            self._doubt_device(wanted)
+            raise
         self.actual.set_prepared(wanted)
         return done.evidence
 
@@ -126,6 +131,9 @@ class Executor:
             done = await driver.stage(spec, self._device(wanted), target)  # (2)
         except _CLEAN:
             self.actual.set_staged(wanted, Held.NO, None)
+            raise
+        except Uncertain:
+            self._doubt_device(wanted)
             raise
         self.actual.set_staged(wanted, Held.YES, done.mount)  # (3)
         return done.evidence
@@ -166,6 +174,10 @@ class Executor:
                 record = self.actual.get(spec.key)
                 assert record is not None
                 self.actual.drop_use(record, step.pod)
+            raise
+        except Uncertain:
+            if spec.mode is VolumeMode.BLOCK:
+                self._doubt_device(wanted)
             raise
         self.actual.set_use(wanted, step.pod, Held.YES, done.mount, use.pod_name)  # (3)
         return done.evidence
@@ -234,6 +246,12 @@ class Executor:
         if found is None or found.device is None:
             raise Transient("the device is not attached")
         return found.device
+
+    def _doubt_device(self, wanted: Wanted) -> None:
+        """The device may have vanished or been exchanged: the next try attaches it anew."""
+        found = self.actual.get(wanted.spec.key)
+        if found is not None and found.attached is Held.YES:
+            self.actual.set_attached(wanted, Held.UNKNOWN, found.device)
 
     def _now(self, step: Step, subject: Wanted | VolumeRecord) -> Wanted | VolumeRecord:
         if isinstance(subject, Wanted):
