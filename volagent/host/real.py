@@ -21,5 +21,5 @@ def make_host(*, helpers: Helpers) -> Host:
         ),
         devices=RealDevices(helpers=helpers),
         holders=RealHolders(helpers=helpers, reader=reader),
-        gauges=RealGauges(helpers=helpers),
+        gauges=RealGauges(helpers=helpers, reader=reader),
     )

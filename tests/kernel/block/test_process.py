@@ -13,7 +13,7 @@ from tests.kernel.block.conftest import until
 from tests.kernel.block.dead_server import DeadServer
 from volagent.host.breaker import FORGET_AFTER_S, OPEN_AFTER_TIMEOUTS, OPEN_FOR_S
 from volagent.host.child import OUTPUT_MAX_BYTES
-from volagent.host.errors import HostError, NotTried, TimedOut, Unsupported
+from volagent.host.errors import Absent, HostError, NotTried, TimedOut, Unsupported
 from volagent.host.gauges import RealGauges
 from volagent.host.process import CHILDREN_PER_BACKEND_MAX, Helpers
 
@@ -138,9 +138,13 @@ async def test_nothing_runs_on_when_the_caller_is_cancelled(helpers, scratch):
     assert helpers.backends() == ()
 
 
-async def test_child_that_does_not_die_is_abandoned_and_reaped_when_it_can_be(helpers, dead):
+async def test_child_that_does_not_die_is_abandoned_and_reaped_when_it_can_be(
+    helpers, reader, dead
+):
     call = asyncio.get_running_loop().create_task(
-        RealGauges(helpers=helpers).measure(str(dead.path), backend="nfs:x", timeout_s=0.5)
+        RealGauges(helpers=helpers, reader=reader).measure(
+            str(dead.path), backend="nfs:x", timeout_s=0.5
+        )
     )
     await until(dead.has_request)
     with pytest.raises(TimedOut, match=r"process \d+ does not die and was abandoned"):
@@ -245,13 +249,33 @@ async def test_call_of_an_unknown_operation_fails_with_the_last_word_of_the_trac
         await helpers.call("nonsense", {"path": "/"}, backend="local", timeout_s=10)
 
 
-async def test_usage_is_the_same_when_asked_from_a_child(helpers, scratch):
-    gauges = RealGauges(helpers=helpers)
+async def test_usage_is_the_same_when_asked_from_a_child(helpers, reader, scratch):
+    gauges = RealGauges(helpers=helpers, reader=reader)
     direct = await gauges.measure(str(scratch), backend="local", timeout_s=10)
     asked = await gauges.measure(str(scratch), backend="nfs:x", timeout_s=10)
     assert direct.capacity_bytes == asked.capacity_bytes > 0
     assert direct.inodes == asked.inodes
     assert direct.used_bytes <= direct.capacity_bytes
+
+
+async def test_usage_of_a_dead_server_is_asked_from_a_child_also_when_it_is_called_local(
+    helpers, reader, dead
+):
+    gauges = RealGauges(helpers=helpers, reader=reader)
+    call = asyncio.get_running_loop().create_task(
+        gauges.measure(str(dead.path), backend="local", timeout_s=0.5)
+    )
+    await until(dead.has_request)
+    with pytest.raises(TimedOut):
+        await call
+    dead.answer()
+    await until(lambda: not any(state.abandoned for state in helpers.backends()))
+
+
+async def test_usage_of_what_is_missing_is_absent(helpers, reader, scratch):
+    gauges = RealGauges(helpers=helpers, reader=reader)
+    with pytest.raises(Absent):
+        await gauges.measure(f"{scratch}/missing", backend="local", timeout_s=10)
 
 
 async def test_pool_runs_off_the_loop_and_closing_waits_for_it(helpers):
