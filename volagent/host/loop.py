@@ -99,23 +99,28 @@ def attach(path: str, *, read_only: bool) -> BlockDevice:
     Raises `Absent` when there is no file, `Busy` when somebody else is using or attaching it, and
     `HostError` when it is no image, or has a read-only device and is wanted writable.
     """
-    image = _open_image(path, read_only=read_only)
+    lock = _open_image(path, read_only=read_only)
     try:
-        # Not left to the closing: the device holds on to the open file, and to a lock on it.
-        fcntl.flock(image, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        found = os.fstat(lock)
+        known = _find_device(found, path, read_only=read_only)
+        if known is not None:
+            return known
+        # Opened once more: a device holds on to what it is given and to a lock on that, so a lock
+        # there would outlive us when we are killed, and keep our successor out.
+        access = os.O_RDONLY if read_only else os.O_RDWR
+        image = os.open(f"/proc/self/fd/{lock}", access | os.O_CLOEXEC)
         try:
-            found = os.fstat(image)
-            known = _find_device(found, path, read_only=read_only)
-            return known or _bind(image, found, path, read_only=read_only)
+            return _bind(image, found, path, read_only=read_only)
         finally:
-            fcntl.flock(image, fcntl.LOCK_UN)
+            os.close(image)
     except BlockingIOError as error:
         detail = "somebody holds a lock on this file"
         raise Busy("flock", path, errno.EWOULDBLOCK, detail) from error
     except OSError as error:
         raise HostError("loop attach", path, error.errno or 0) from error
     finally:
-        os.close(image)
+        os.close(lock)
 
 
 def detach(device: BlockDevice) -> None:

@@ -3,6 +3,9 @@
 import asyncio
 import fcntl
 import os
+import signal
+import subprocess
+import sys
 from itertools import pairwise
 
 import pytest
@@ -189,6 +192,37 @@ async def test_image_that_somebody_has_locked_is_busy(devices, images):
     with open(path, "rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the device holds no lock of ours
     await devices.detach_loop(device)
+
+
+_KILLED_RIGHT_AFTER = """
+import os, signal, sys
+from volagent.host import loop
+bound = False
+def watch(event, arguments):
+    global bound
+    if bound and event == "fcntl.ioctl":
+        os.kill(os.getpid(), signal.SIGKILL)
+    bound = bound or event == "fcntl.ioctl" and arguments[1] == 0x4C0A  # LOOP_CONFIGURE
+sys.addaudithook(watch)
+loop.attach(sys.argv[1], read_only=False)
+"""
+
+
+async def test_image_is_attached_again_after_a_kill_right_after_it_was_bound(devices, images):
+    path = put_image(images / "a.img")
+    killed = subprocess.run([sys.executable, "-c", _KILLED_RIGHT_AFTER, path], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (bound,) = [d for d in devices.find_loops().values() if _shows_file(d, path)]
+
+    device = await devices.attach_loop(path, read_only=False)
+
+    assert device == bound
+    await devices.detach_loop(device)
+
+
+def _shows_file(device: BlockDevice, path: str) -> bool:
+    found = os.stat(path)
+    return device.identity == f"loop:{found.st_dev}:{found.st_ino}"
 
 
 async def test_only_images_are_attached(devices, images):
