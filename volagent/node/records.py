@@ -9,6 +9,7 @@ kernel need not. Only the event loop's thread writes.
 """
 
 import enum
+import errno
 import os
 
 import msgspec
@@ -117,12 +118,22 @@ class RecordBook:
 
     def _append(self, line: _Line) -> None:
         data = self._encoder.encode(line) + b"\n"
-        if os.write(self._fd, data) != len(data):
-            self._rewrite()
-            raise OSError(28, "record book: short write", self._path)
+        written = os.write(self._fd, data)
+        if written != len(data):
+            # What was begun would spoil the line that comes next.
+            end = os.lseek(self._fd, -written, os.SEEK_CUR)
+            os.ftruncate(self._fd, end)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._path)
         self._lines += 1
         if self._lines > COMPACT_AFTER_LINES and self._lines > 4 * len(self._records):
+            self._compact()
+
+    def _compact(self) -> None:
+        """Without room for it the book stays as it is: long, and right."""
+        try:
             self._rewrite()
+        except OSError:
+            self._lines = len(self._records)  # tried again only after as many lines more
 
     def _read(self) -> dict[VolumeKey, VolumeRecord]:
         try:
@@ -151,9 +162,14 @@ class RecordBook:
         fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         lines: list[object] = [_Header(FORMAT, self._boot_id)]
         lines += [_Line(record.key, record) for record in self._records.values()]
-        with os.fdopen(os.dup(fd), "wb") as file:
-            file.writelines(self._encoder.encode(line) + b"\n" for line in lines)
-        os.rename(fresh, self._path)
+        try:
+            with os.fdopen(os.dup(fd), "wb") as file:
+                file.writelines(self._encoder.encode(line) + b"\n" for line in lines)
+            os.rename(fresh, self._path)
+        except OSError:
+            os.close(fd)
+            os.unlink(fresh)
+            raise
         old, self._fd = self._fd, fd
         if old >= 0:
             os.close(old)

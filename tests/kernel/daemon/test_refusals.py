@@ -158,6 +158,27 @@ def test_full_state_directory_refuses_writes_and_serves_the_rest(stopped: Daemon
         assert stopped.stop() == 0
 
 
+def test_full_run_directory_is_told_and_heals_when_space_is_freed(stopped: Daemon) -> None:
+    with small_disk(stopped.run, "256k"):
+        stopped.start()
+        early, late = (pod(name, [scratch("memory", "Memory")]) for name in ("early", "late"))
+        stopped.declare_ready(early)
+        before = stopped.mounts()
+        filler = stopped.run / "filler"
+        fill(filler)
+        stopped.declare(*(pod(f"more-{n}", [scratch("memory", "Memory")]) for n in range(40)))
+        stopped.declare(late)
+        stopped.wait_blocked(late, "No space left")
+        filler.unlink()
+
+        stopped.wait_ready(late)
+
+        stopped.restart()
+        assert before.items() <= stopped.mounts().items()
+        stopped.delete_gone(early, late, *(pod(f"more-{n}", []) for n in range(40)))
+        assert stopped.stop() == 0
+
+
 def _is_accepted(daemon: Daemon, document: dict[str, object]) -> bool:
     try:
         daemon.declare(document)

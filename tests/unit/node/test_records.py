@@ -1,4 +1,5 @@
 import os
+import resource
 
 import pytest
 
@@ -69,6 +70,27 @@ def test_book_loses_only_the_torn_line_when_killed_in_the_middle_of_a_write(book
     third = reopen(again, tmp_path)
     assert len(third.keys()) == 2
     third.close()
+
+
+@pytest.fixture
+def limit_files():
+    """As on a full disk: a write stops short at this size, and the next one fails."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("room", [0, 1, 40])
+def test_book_stays_readable_when_a_write_stopped_short(book, tmp_path, limit_files, room):
+    book.put(a_record("one"))
+    limit_files((tmp_path / "records").stat().st_size + room)
+    with pytest.raises(OSError, match=r"records|too large"):
+        book.put(a_record("two"))
+    limit_files(1 << 20)
+    book.put(a_record("three"))
+    again = reopen(book, tmp_path)
+    assert again.keys() == [VolumeKey("pod/u/one"), VolumeKey("pod/u/three")]
+    again.close()
 
 
 def test_book_stays_small_when_one_record_changes_very_often(book, tmp_path):
