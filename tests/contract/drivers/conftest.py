@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from volagent.host.real import make_host
 
 from tests.contract.drivers.worlds import FakeWorld, RealWorld, World
 from volagent.host.contract import Host
 from volagent.host.process import Helpers
+from volagent.host.real import make_host
 
 
 @pytest.fixture

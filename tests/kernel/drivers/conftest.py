@@ -1,10 +1,10 @@
 """The whole host, for drivers."""
 
 import pytest
-from volagent.host.real import make_host
 
 from volagent.host.contract import Host
 from volagent.host.process import Helpers
+from volagent.host.real import make_host
 
 
 @pytest.fixture
