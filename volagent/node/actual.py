@@ -1,8 +1,8 @@
 """What this node has: the records, and which mount belongs to which of them.
 
-The only writer of the record book. A record is written *before* the kernel is asked (UNKNOWN) and
-after it answered (YES); a mount that disappears without us turns into NO and is reported. For the
-event loop's thread.
+The only writer of the record book, which is written first: a full run directory changes nothing
+here. A record is written *before* the kernel is asked (UNKNOWN) and after it answered (YES); a
+mount that disappears without us turns into NO and is reported. For the event loop's thread.
 """
 
 import msgspec
@@ -98,11 +98,11 @@ class Actual:
     ) -> None:
         """Note the state of the stage."""
         record = self._begin(wanted)
+        self._book.put(replace(record, staged=held, stage=mount))
         if record.stage is not None:
             self._owners.pop(record.stage.mount_id, None)
         if mount is not None and mount.mount_id:
             self._owners[mount.mount_id] = (record.key, None)
-        self._book.put(replace(record, staged=held, stage=mount))
 
     def set_use(
         self,
@@ -115,23 +115,22 @@ class Actual:
         """Note the state of one pod's publication."""
         record = self._begin(wanted)
         before = record.uses.get(pod)
+        use = UseRecord(held, mount, pod_name or (before.pod_name if before is not None else ""))
+        self._book.put(replace(record, uses={**record.uses, pod: use}))
         if before is not None:
             self._owners.pop(before.mount.mount_id, None)
-            pod_name = pod_name or before.pod_name
         if mount.mount_id:
             self._owners[mount.mount_id] = (record.key, pod)
         self._by_pod.setdefault(pod, set()).add(record.key)
-        use = UseRecord(held, mount, pod_name)
-        self._book.put(replace(record, uses={**record.uses, pod: use}))
 
     def drop_use(self, record: VolumeRecord, pod: PodUid) -> None:
         """A pod's publication is gone."""
+        uses = {uid: other for uid, other in record.uses.items() if uid != pod}
+        self._book.put(replace(record, uses=uses))
         use = record.uses.get(pod)
         if use is not None:
             self._owners.pop(use.mount.mount_id, None)
         self._forget_use(pod, record.key)
-        uses = {uid: other for uid, other in record.uses.items() if uid != pod}
-        self._book.put(replace(record, uses=uses))
 
     def lose_mount(self, mount_id: MountId) -> Owner | None:
         """A mount of ours disappeared: note it, unless we are taking it down ourselves."""

@@ -5,6 +5,7 @@ makes it again like any other difference. What others mount elsewhere is none of
 mount laid over one of ours is told, because the pod's view of its volume no longer is the volume.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -16,6 +17,8 @@ from volagent.node.trace import Trace
 from volagent.objects.meta import PodUid
 from volagent.observe.logs import get_logger
 from volagent.observe.metrics import drift_repairs
+
+RECORD_RETRY_S = 5.0
 
 _log = get_logger("node")
 
@@ -35,10 +38,19 @@ class DriftWatch:
 
     def on_change(self, changes: MountChanges) -> None:
         """Look at what came and went; cheap for everything that is not ours."""
+        unwritten: set[MountId] = set()
         for mount_id in changes.detached:
-            owner = self.actual.lose_mount(mount_id)
+            try:
+                owner = self.actual.lose_mount(mount_id)
+            except OSError as error:  # the run directory is full
+                _log.error("lost mount not recorded", mount=mount_id, error=str(error))
+                unwritten.add(mount_id)
+                continue
             if owner is not None:
                 self._lost(*owner)
+        if unwritten:
+            again = MountChanges(detached=frozenset(unwritten))
+            asyncio.get_running_loop().call_later(RECORD_RETRY_S, self.on_change, again)
         for mount_id in changes.attached:
             if self.actual.owner(mount_id) is None:
                 self._look_at(mount_id)
