@@ -297,7 +297,7 @@ class _Daemon:
         stats: VolumeStats,
     ) -> ApiServer:
         view = AgentView(
-            agent, self.clock, hand_over.describe_containers, self._describe_backends,
+            agent, hand_over.describe_containers, self._describe_backends,
             self.clock.wall(), lambda: self.recovery_s,
         )  # fmt: skip
         authenticators: list[TokenAuthenticator] = [ServiceAccountTokens(client, client.issuer)]

@@ -105,8 +105,8 @@ def needed_objects(volume: Volume) -> tuple[ObjectNeed, ...]:
     return tuple(needs)
 
 
-def needed_tokens(volume: Volume, pod: Pod) -> tuple[TokenNeed, ...]:
-    """The service account tokens that a pod's volume shows; `pod` is whose account they are of."""
+def needed_tokens(volume: Volume) -> tuple[TokenNeed, ...]:
+    """The service account tokens that a pod's volume shows."""
     return tuple(
         _token_need(projection.service_account_token)
         for projection in _projections(volume)

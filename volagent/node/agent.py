@@ -302,7 +302,7 @@ class NodeAgent:
 
     def _enter(self, pod: Pod) -> PodEntry:
         uid = PodUid(pod.metadata.uid)
-        entry = PodEntry(pod, seen_at_s=self.clock.monotonic(), seen_at=self.clock.wall())
+        entry = PodEntry(pod, seen_at_s=self.clock.monotonic())
         self.pods.entries[uid] = entry
         return entry
 

@@ -307,7 +307,7 @@ class Resolver:
         for need in needed_objects(volume):
             references.add((need.kind, namespace, need.name))
         tokens: dict[TokenNeed, bytes] = {}
-        for need_token in needed_tokens(volume, pod):
+        for need_token in needed_tokens(volume):
             token = world.token(pod, need_token)
             if token is None:
                 return Problem("waiting for a service account token")

@@ -11,6 +11,7 @@ looked at, never trusted. Invariants:
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from volagent.drivers.contract import Phase, Publication, VolumeKey, VolumeSource, VolumeSpec
 from volagent.node.records import Held, VolumeRecord
@@ -28,105 +29,85 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Attach:
+class _VolumeStep:
+    """What every step has: the volume it is about, and one phrase that says what it does."""
+
+    key: VolumeKey
+    what: ClassVar[str]
+
+    def describe(self) -> str:
+        """One phrase for logs, dry runs and `explain`."""
+        return self.what
+
+
+@dataclass(frozen=True, slots=True)
+class _PodStep(_VolumeStep):
+    """A step about one pod's use of the volume."""
+
+    pod: PodUid
+
+
+@dataclass(frozen=True, slots=True)
+class Attach(_VolumeStep):
     """Make the device appear on this node."""
 
-    key: VolumeKey
-
-    def describe(self) -> str:
-        """One phrase for logs, dry runs and `explain`."""
-        return "attach the device"
+    what = "attach the device"
 
 
 @dataclass(frozen=True, slots=True)
-class Prepare:
+class Prepare(_VolumeStep):
     """Look for a signature, format what is provably blank, check."""
 
-    key: VolumeKey
-
-    def describe(self) -> str:
-        """One phrase for logs, dry runs and `explain`."""
-        return "look for a signature, format only if provably blank, check the file system"
+    what = "look for a signature, format only if provably blank, check the file system"
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(_VolumeStep):
     """Mount it once for this node."""
 
-    key: VolumeKey
-
-    def describe(self) -> str:
-        """One phrase for logs, dry runs and `explain`."""
-        return "mount the device at the global mount"
+    what = "mount the device at the global mount"
 
 
 @dataclass(frozen=True, slots=True)
-class Publish:
+class Publish(_PodStep):
     """Make it visible in a pod's directory."""
 
-    key: VolumeKey
-    pod: PodUid
-
-    def describe(self) -> str:
-        """One phrase for logs, dry runs and `explain`."""
-        return "make the volume visible in the pod's directory"
+    what = "make the volume visible in the pod's directory"
 
 
 @dataclass(frozen=True, slots=True)
-class Refresh:
+class Refresh(_PodStep):
     """Bring the content of a published volume up to date, in place."""
 
-    key: VolumeKey
-    pod: PodUid
-
-    def describe(self) -> str:
-        """One phrase for logs, dry runs and `explain`."""
-        return "update the content in place"
+    what = "update the content in place"
 
 
 @dataclass(frozen=True, slots=True)
-class Expand:
+class Expand(_VolumeStep):
     """Let the file system follow its grown device."""
 
-    key: VolumeKey
-
-    def describe(self) -> str:
-        """One phrase for logs, dry runs and `explain`."""
-        return "grow the file system to the size of its device"
+    what = "grow the file system to the size of its device"
 
 
 @dataclass(frozen=True, slots=True)
-class Unpublish:
+class Unpublish(_PodStep):
     """Take it out of a pod's directory."""
 
-    key: VolumeKey
-    pod: PodUid
-
-    def describe(self) -> str:
-        """One phrase for logs, dry runs and `explain`."""
-        return "take the volume out of the pod's directory"
+    what = "take the volume out of the pod's directory"
 
 
 @dataclass(frozen=True, slots=True)
-class Unstage:
+class Unstage(_VolumeStep):
     """Unmount the global mount."""
 
-    key: VolumeKey
-
-    def describe(self) -> str:
-        """One phrase for logs, dry runs and `explain`."""
-        return "unmount the global mount"
+    what = "unmount the global mount"
 
 
 @dataclass(frozen=True, slots=True)
-class Detach:
+class Detach(_VolumeStep):
     """Give the device back."""
 
-    key: VolumeKey
-
-    def describe(self) -> str:
-        """One phrase for logs, dry runs and `explain`."""
-        return "give the device back"
+    what = "give the device back"
 
 
 Step = Attach | Prepare | Stage | Publish | Refresh | Expand | Unpublish | Unstage | Detach

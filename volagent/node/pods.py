@@ -65,7 +65,6 @@ class PodEntry:
     """False once the API has it no more."""
     seen_at_s: float = 0.0
     """Monotonic."""
-    seen_at: datetime | None = None
     ready_at: datetime | None = None
     draining: bool = False
     """The daemon leaves and takes the mounts down first; the pod stays declared."""

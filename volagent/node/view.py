@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from volagent.aio.clock import Clock, format_micro_time
+from volagent.aio.clock import format_micro_time
 from volagent.client.contract import BadRequest, NotFound
 from volagent.drivers.contract import Phase
 from volagent.host.contract import MountId
@@ -33,7 +33,6 @@ class AgentView:
     """Answers questions about the agent's pods."""
 
     agent: NodeAgent
-    clock: Clock
     describe_containers: Callable[[Pod, ResolvedPod], list[Document]]
     describe_backends: Callable[[], list[Document]]
     started_at: datetime

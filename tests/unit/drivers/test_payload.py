@@ -212,7 +212,7 @@ def test_needs_name_every_object_and_token():
         ObjectNeed("Secret", "a", True),
         ObjectNeed("ConfigMap", "b", False),
     )
-    assert needed_tokens(volume, pod) == (TokenNeed("vault", 3600), TokenNeed("", 600))
+    assert needed_tokens(volume) == (TokenNeed("vault", 3600), TokenNeed("", 600))
     for source, need in (
         ({"secret": {"secretName": "s"}}, ObjectNeed("Secret", "s")),
         ({"configMap": {"name": "c", "optional": True}}, ObjectNeed("ConfigMap", "c", True)),
