@@ -75,6 +75,54 @@ class NfsSettings(msgspec.Struct, frozen=True):
     unmount_timeout_s: Seconds = 30.0
 
 
+class NfsExport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One provisioner name that makes directories on an NFS export."""
+
+    provisioner: str
+    server: str
+    path: str
+    mount_options: tuple[str, ...] = ()
+
+
+class ProvisionSettings(msgspec.Struct, frozen=True):
+    """Where volumes are made."""
+
+    directory_dir: str = ""
+    """Where `directory.volagent.dev` makes its directories; filled with `<state_dir>/volumes`."""
+    nfs: tuple[NfsExport, ...] = ()
+    """Classes that name one of these provisioners need no parameters."""
+
+
+class DiscoveryRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A directory whose entries become `local` PersistentVolumes of this node."""
+
+    directory: str
+    storage_class: str
+    reclaim_policy: Literal["Retain", "Delete"] = "Delete"
+    labels: dict[str, str] = {}
+
+
+class TrashSettings(msgspec.Struct, frozen=True):
+    """What happens to the data of deleted volumes."""
+
+    retention_s: Annotated[float, msgspec.Meta(ge=0)] = 7 * 86400.0
+    """For classes that do not say; 0 deletes at once."""
+
+
+class AwsSettings(msgspec.Struct, frozen=True):
+    """The EC2 API, for `kubernetes.io/aws-ebs`. Credentials are found as the AWS tools find them."""
+
+    enabled: bool = False
+    region: str = ""
+    endpoint: str = ""
+    """"" is AWS's own."""
+    instance_id: str = ""
+    """This machine; "" asks the instance's metadata service."""
+    zone: str = ""
+    device_links: str = "/dev/disk/by-id"
+    """Where udev puts a link per volume id."""
+
+
 class RetrySettings(msgspec.Struct, frozen=True):
     """Back-off of a failing volume."""
 
@@ -107,6 +155,10 @@ class Settings(msgspec.Struct, frozen=True):
     tls: TlsSettings = TlsSettings()
     auth: AuthSettings = AuthSettings()
     nfs: NfsSettings = NfsSettings()
+    provision: ProvisionSettings = ProvisionSettings()
+    discovery: tuple[DiscoveryRule, ...] = ()
+    trash: TrashSettings = TrashSettings()
+    aws: AwsSettings = AwsSettings()
     retry: RetrySettings = RetrySettings()
     log: LogSettings = LogSettings()
 
@@ -235,8 +287,13 @@ def _fill(settings: Settings) -> Settings:
     if runtime.cdi_dir == CDI_DIR_BY_RUN_DIR:
         cdi_dir = CDI_DIR if settings.run_dir == RUN_DIR else f"{settings.run_dir}/cdi"
         runtime = msgspec.structs.replace(runtime, cdi_dir=cdi_dir)
+    provision = settings.provision
+    if not provision.directory_dir:
+        directory = f"{settings.state_dir}/volumes"
+        provision = msgspec.structs.replace(provision, directory_dir=directory)
     return msgspec.structs.replace(
         settings,
+        provision=provision,
         listen=tuple(settings.listen) or (f"unix://{settings.run_dir}/volagent.sock",),
         node_name=settings.node_name or socket.gethostname().lower(),
         image_dir=settings.image_dir or f"{settings.state_dir}/images",

@@ -1,26 +1,82 @@
 """Between the registry and the rules of the kinds: defaults and validation as API errors.
 
 The rules themselves are in `objects/`, which knows nothing of HTTP; here their verdicts become
-`Status` errors. Pure; neither argument is changed in place.
+`Status` errors, and what depends on other objects is filled in as kube-apiserver's admission
+plug-ins do (DefaultStorageClass, StorageObjectInUseProtection). Neither argument is changed in
+place.
 """
 
-from typing import Any
+from typing import Any, Protocol
 
-from volagent.client.contract import ApiError, BadRequest, Forbidden, Invalid, Resource
+from volagent.client.contract import (
+    CLAIMS,
+    PERSISTENT_VOLUMES,
+    ApiError,
+    BadRequest,
+    Forbidden,
+    Invalid,
+    Resource,
+)
+from volagent.objects.annotations import BETA_CLASS, CLAIM_PROTECTION, VOLUME_PROTECTION
 from volagent.objects.field_errors import InvalidObject, MalformedObject, RefusedChange
 from volagent.objects.meta import Document
 from volagent.objects.validate import prepare_create, prepare_update
+
+_PROTECTION = {CLAIMS: CLAIM_PROTECTION, PERSISTENT_VOLUMES: VOLUME_PROTECTION}
+
+
+class Surroundings(Protocol):
+    """What admission must know of other objects; may lag behind by a moment."""
+
+    def default_class(self) -> str:
+        """The class of claims that name none, or ""."""
+
+    def class_can_grow(self, name: str) -> bool:
+        """Whether a StorageClass lets its claims grow."""
+
+
+class NoSurroundings:
+    """Nothing else exists."""
+
+    def default_class(self) -> str:
+        """No class is the default."""
+        return ""
+
+    def class_can_grow(self, name: str) -> bool:
+        """No class lets its claims grow."""
+        return False
 
 
 class Admission:
     """What a document must be before it is stored."""
 
+    def __init__(self) -> None:
+        self.surroundings: Surroundings = NoSurroundings()
+        """Set by the composition root once they are known."""
+
     def prepare_create(self, resource: Resource, document: Document) -> Document:
         """The document with defaults. Raises `Invalid`, or `BadRequest` for a wrong type."""
         try:
-            return prepare_create(resource.kind, document)
+            prepared = prepare_create(resource.kind, document)
         except (InvalidObject, MalformedObject, RefusedChange) as error:
             raise _explain(error, resource) from error
+        finalizer = _PROTECTION.get(resource)
+        if finalizer is None:
+            return prepared
+        metadata = prepared["metadata"]
+        held = metadata.get("finalizers") or []
+        if finalizer not in held:
+            metadata = {**metadata, "finalizers": [*held, finalizer]}
+            prepared = {**prepared, "metadata": metadata}
+        return self._choose_class(prepared) if resource is CLAIMS else prepared
+
+    def _choose_class(self, claim: Document) -> Document:
+        if claim["spec"].get("storageClassName") is not None:
+            return claim
+        if BETA_CLASS in (claim["metadata"].get("annotations") or {}):
+            return claim
+        name = self.surroundings.default_class()
+        return {**claim, "spec": {**claim["spec"], "storageClassName": name}} if name else claim
 
     def prepare_update(
         self, resource: Resource, old: Document, new: Document, *, subresource: str = ""

@@ -12,7 +12,10 @@ from volagent.objects.meta import Document
 KUBERNETES_MAJOR, KUBERNETES_MINOR = "1", "32"
 """The version of the Kubernetes API whose conventions are spoken."""
 
-_STATUS_KINDS = {"Pod", "Node", "Namespace", "PersistentVolume", "PersistentVolumeClaim"}
+_STATUS_KINDS = {
+    "Pod", "Node", "Namespace", "PersistentVolume", "PersistentVolumeClaim", "VolumeAttachment",
+    "VolumeSnapshot", "VolumeSnapshotContent",
+}  # fmt: skip
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 _CATEGORIES = {"pods": ["all"]}
 

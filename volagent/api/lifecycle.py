@@ -13,7 +13,7 @@ from typing import Any
 from volagent.aio.clock import format_time, parse_time
 from volagent.api.refusals import invalid
 from volagent.api.resources import Traits
-from volagent.client.contract import NAMESPACES, PODS, BadRequest
+from volagent.client.contract import NAMESPACES, PODS, WITH_STATUS, BadRequest
 from volagent.objects.meta import Document
 
 DEFAULT_GRACE_S = 30
@@ -90,7 +90,9 @@ def begin(traits: Traits, new: Document, uid: str, now: datetime) -> None:
         metadata.pop("generation", None)
     _drop_empty(metadata)
     if traits.has_status and not traits.keeps_given_status:
-        new["status"] = {"phase": traits.status_phase}
+        new.pop("status", None)
+        if traits.status_phase:
+            new["status"] = {"phase": traits.status_phase}
     if traits.resource is NAMESPACES:
         new["spec"] = {**(new.get("spec") or {}), "finalizers": ["kubernetes"]}
 
@@ -98,9 +100,10 @@ def begin(traits: Traits, new: Document, uid: str, now: datetime) -> None:
 def settle(traits: Traits, old: Document, new: Document, *, subresource: str) -> Document:
     """What an update really stores: `new` in what the request may change, `old` in the rest.
 
-    Raises `Invalid` for a finalizer that is added while the object is going.
+    `subresource` is "", "status", or `WITH_STATUS` for both at once. Raises `Invalid` for a
+    finalizer that is added while the object is going.
     """
-    if subresource:
+    if subresource and subresource != WITH_STATUS:
         status = new.get("status")
         settled = {**old, "metadata": dict(old["metadata"])}
         if status:
@@ -117,7 +120,7 @@ def settle(traits: Traits, old: Document, new: Document, *, subresource: str) ->
             metadata.pop(field_name, None)
     metadata["resourceVersion"] = before["resourceVersion"]
     _drop_empty(metadata)
-    if traits.has_status:
+    if traits.has_status and not subresource:
         if "status" in old:
             new["status"] = old["status"]
         else:

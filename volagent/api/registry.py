@@ -34,6 +34,7 @@ from volagent.client.contract import (
     NAMESPACES,
     NODES,
     PODS,
+    WITH_STATUS,
     BadRequest,
     NotFound,
     Resource,
@@ -210,7 +211,7 @@ class Registry:
         dry_run: bool,
     ) -> Document:
         """Store what `make` makes of the current document; decide again when a race is lost."""
-        if subresource and not (subresource == "status" and traits.has_status):
+        if subresource and not (subresource in ("status", WITH_STATUS) and traits.has_status):
             raise NotFound("the server could not find the requested resource")
         key = key_of(traits, namespace, name)
         for _ in range(ATTEMPTS):
@@ -224,7 +225,8 @@ class Registry:
             if new["metadata"].get("resourceVersion") not in (None, "", current):
                 raise modified_meanwhile(traits, name)
             new = lifecycle.settle(traits, old, new, subresource=subresource)
-            new = self._admission.prepare_update(traits.resource, old, new, subresource=subresource)
+            part = "" if subresource == WITH_STATUS else subresource
+            new = self._admission.prepare_update(traits.resource, old, new, subresource=part)
             if new == old:
                 return old
             lifecycle.count_generation(traits, old, new)

@@ -9,14 +9,28 @@ from dataclasses import dataclass, field
 
 from volagent.client.contract import (
     CLAIMS,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
     CONFIG_MAPS,
+    CSI_DRIVERS,
+    CSI_NODES,
+    CSI_STORAGE_CAPACITIES,
+    ENDPOINTS,
     EVENTS,
+    LEASES,
     NAMESPACES,
     NODES,
     PERSISTENT_VOLUMES,
     PODS,
+    ROLE_BINDINGS,
+    ROLES,
     SECRETS,
     SERVICE_ACCOUNTS,
+    SNAPSHOT_CLASSES,
+    SNAPSHOT_CONTENTS,
+    SNAPSHOTS,
+    STORAGE_CLASSES,
+    VOLUME_ATTACHMENTS,
     NotFound,
     Resource,
 )
@@ -31,7 +45,8 @@ class Traits:
 
     resource: Resource
     status_phase: str | None = None
-    """The phase a new object's status starts with; None: there is no status sub-resource."""
+    """The phase a new object's status starts with; "": with no status at all; None: there is no
+    status sub-resource."""
     keeps_given_status: bool = False
     """A status given on create is kept (a node agent registers its Node with one)."""
     returns_deleted: bool = False
@@ -87,6 +102,20 @@ TRAITS: tuple[Traits, ...] = (
     Traits(EVENTS, creates_on_update=True, life_s=EVENT_LIFE_S, fields=_EVENT_FIELDS),
     Traits(PERSISTENT_VOLUMES, "Pending", returns_deleted=True),
     Traits(CLAIMS, "Pending", returns_deleted=True),
+    Traits(ENDPOINTS, creates_on_update=True),
+    Traits(STORAGE_CLASSES, returns_deleted=True),
+    Traits(VOLUME_ATTACHMENTS, "", returns_deleted=True),
+    Traits(CSI_DRIVERS, returns_deleted=True),
+    Traits(CSI_NODES, returns_deleted=True),
+    Traits(CSI_STORAGE_CAPACITIES),
+    Traits(LEASES, creates_on_update=True),
+    Traits(SNAPSHOTS, "", returns_deleted=True, counts_generation=True),
+    Traits(SNAPSHOT_CLASSES, returns_deleted=True),
+    Traits(SNAPSHOT_CONTENTS, "", returns_deleted=True, counts_generation=True),
+    Traits(ROLES, creates_on_update=True),
+    Traits(ROLE_BINDINGS, creates_on_update=True),
+    Traits(CLUSTER_ROLES, creates_on_update=True),
+    Traits(CLUSTER_ROLE_BINDINGS, creates_on_update=True),
 )
 _BY_PLACE = {(traits.resource.group, traits.resource.plural): traits for traits in TRAITS}
 

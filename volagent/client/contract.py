@@ -40,10 +40,40 @@ SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount", True,
 EVENTS = Resource("", "v1", "events", "Event", True, ("ev",))
 PERSISTENT_VOLUMES = Resource("", "v1", "persistentvolumes", "PersistentVolume", False, ("pv",))
 CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", True, ("pvc",))
+ENDPOINTS = Resource("", "v1", "endpoints", "Endpoints", True, ("ep",))
+_STORAGE = "storage.k8s.io"
+STORAGE_CLASSES = Resource(_STORAGE, "v1", "storageclasses", "StorageClass", False, ("sc",))
+VOLUME_ATTACHMENTS = Resource(_STORAGE, "v1", "volumeattachments", "VolumeAttachment", False)
+CSI_DRIVERS = Resource(_STORAGE, "v1", "csidrivers", "CSIDriver", False)
+CSI_NODES = Resource(_STORAGE, "v1", "csinodes", "CSINode", False)
+CSI_STORAGE_CAPACITIES = Resource(
+    _STORAGE, "v1", "csistoragecapacities", "CSIStorageCapacity", True
+)
+LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
+_SNAPSHOT = "snapshot.storage.k8s.io"
+SNAPSHOTS = Resource(_SNAPSHOT, "v1", "volumesnapshots", "VolumeSnapshot", True, ("vs",))
+SNAPSHOT_CLASSES = Resource(
+    _SNAPSHOT, "v1", "volumesnapshotclasses", "VolumeSnapshotClass", False, ("vsclass",)
+)
+SNAPSHOT_CONTENTS = Resource(
+    _SNAPSHOT, "v1", "volumesnapshotcontents", "VolumeSnapshotContent", False, ("vsc",)
+)
+_RBAC = "rbac.authorization.k8s.io"
+ROLES = Resource(_RBAC, "v1", "roles", "Role")
+ROLE_BINDINGS = Resource(_RBAC, "v1", "rolebindings", "RoleBinding")
+CLUSTER_ROLES = Resource(_RBAC, "v1", "clusterroles", "ClusterRole", False)
+CLUSTER_ROLE_BINDINGS = Resource(_RBAC, "v1", "clusterrolebindings", "ClusterRoleBinding", False)
 RESOURCES = (
     PODS, NODES, NAMESPACES, SECRETS, CONFIG_MAPS, SERVICE_ACCOUNTS, EVENTS, PERSISTENT_VOLUMES,
-    CLAIMS,
+    CLAIMS, ENDPOINTS, STORAGE_CLASSES, VOLUME_ATTACHMENTS, CSI_DRIVERS, CSI_NODES,
+    CSI_STORAGE_CAPACITIES, LEASES, SNAPSHOTS, SNAPSHOT_CLASSES, SNAPSHOT_CONTENTS, ROLES,
+    ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS,
 )  # fmt: skip
+
+WITH_STATUS = "*"
+"""A `subresource` for `Client.patch`: one write for the object and its status together, of which
+the API's users have no equivalent. `client/http.py` makes it two writes, the object first; so
+whoever uses it must be able to go on from between the two."""
 
 
 class ApiError(Exception):

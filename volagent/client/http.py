@@ -17,6 +17,7 @@ import msgspec
 
 from volagent.client.contract import (
     SERVICE_ACCOUNTS,
+    WITH_STATUS,
     AlreadyExists,
     ApiError,
     BadRequest,
@@ -189,6 +190,12 @@ class HttpClient:
         dry_run: bool = False,
     ) -> Document:
         """Change a part of an object."""
+        if subresource == WITH_STATUS:
+            status = patch.get("status")
+            rest = {field: value for field, value in patch.items() if field != "status"}
+            written = await self.patch(resource, name, rest, namespace, dry_run=dry_run)
+            metadata = {"resourceVersion": written["metadata"]["resourceVersion"]}
+            patch, subresource = {"metadata": metadata, "status": status}, "status"
         path = _path(resource, namespace, name, subresource)
         return await self._ask("PATCH", path, _dry(dry_run), patch, content_type)
 

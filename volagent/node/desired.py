@@ -34,9 +34,9 @@ from volagent.drivers.payload import (
     render,
 )
 from volagent.host.contract import OwnershipPolicy, Payload
-from volagent.node.affinity import admits_node
 from volagent.node.references import Reference, environment_references
 from volagent.objects.meta import PodUid
+from volagent.objects.node_affinity import admits_node
 from volagent.objects.pod import Pod
 from volagent.objects.quantity import QuantityError, parse_bytes
 from volagent.objects.storage import (

@@ -103,3 +103,15 @@ class Node(TypedObject, frozen=True):
     """A Node (cluster-scoped)."""
 
     status: NodeStatus = NodeStatus()
+
+
+class StorageClass(TypedObject, frozen=True):
+    """A StorageClass (cluster-scoped): the template of volumes."""
+
+    provisioner: str = ""
+    parameters: dict[str, str] | None = None
+    reclaim_policy: str = "Delete"
+    mount_options: list[str] | None = None
+    volume_binding_mode: str = "Immediate"
+    allow_volume_expansion: bool | None = None
+    allowed_topologies: list[dict[str, Any]] | None = None

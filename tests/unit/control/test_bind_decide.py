@@ -12,14 +12,13 @@ import pytest
 from tests.contract.client.documents import claim, volume
 from volagent.api.patch import merge
 from volagent.control.bind.decide import (
-    BIND_COMPLETED,
-    BOUND_BY_CONTROLLER,
     choose_volume,
     decide_claim,
     decide_volume,
     find_misfit,
 )
 from volagent.control.bind.run import patch_of
+from volagent.objects.annotations import BIND_COMPLETED, BOUND_BY_CONTROLLER
 from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
 
 OURS = {"kind": "PersistentVolumeClaim", "namespace": "ns", "name": "c"}

@@ -11,13 +11,10 @@ otherwise.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from volagent.objects.annotations import BETA_CLASS, BIND_COMPLETED
 from volagent.objects.meta import ObjectReference
 from volagent.objects.quantity import QuantityError, parse_quantity
 from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
-
-BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
-BOUND_BY_CONTROLLER = "pv.kubernetes.io/bound-by-controller"
-BETA_CLASS = "volume.beta.kubernetes.io/storage-class"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,6 @@ from volagent.client.contract import (
 from volagent.client.events import EventRecorder, subject_of
 from volagent.client.informer import Informer, Key
 from volagent.control.bind.decide import (
-    BIND_COMPLETED,
-    BOUND_BY_CONTROLLER,
     FreeVolume,
     NameVolume,
     ReserveVolume,
@@ -38,6 +36,7 @@ from volagent.control.bind.decide import (
     decide_volume,
     reference_to,
 )
+from volagent.objects.annotations import BIND_COMPLETED, BOUND_BY_CONTROLLER
 from volagent.objects.meta import Document
 from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
 from volagent.observe.logs import get_logger

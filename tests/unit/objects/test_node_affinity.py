@@ -1,6 +1,6 @@
 import pytest
 
-from volagent.node.affinity import admits_node
+from volagent.objects.node_affinity import admits_node
 
 LABELS = {"kubernetes.io/hostname": "node01", "zone": "a", "disks": "4"}
 

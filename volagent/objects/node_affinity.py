@@ -1,4 +1,4 @@
-"""Whether a persistent volume's node affinity admits this node. Pure."""
+"""Whether a node affinity (`nodeSelectorTerms`) admits a node. Pure."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -1,0 +1,98 @@
+"""One local copy of each kind for all parts of a process that follow it.
+
+Every controller needs claims, volumes, classes; each object is listed, watched and decoded once.
+Readers see frozen views, and copies of different kinds may be apart by a moment: who writes does
+so on the version it has read, and who deletes asks the server first.
+
+Life: construct, let everybody add their listeners, then `run`; `synced` when every kind that
+somebody asked for has been listed. A listener that raises ends `run`.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from volagent.aio.tasks import Supervisor
+from volagent.client.contract import (
+    CLAIMS,
+    NODES,
+    PERSISTENT_VOLUMES,
+    PODS,
+    STORAGE_CLASSES,
+    Client,
+    Resource,
+    Selection,
+)
+from volagent.client.informer import Informer, Key, Listener
+from volagent.objects.meta import Document
+from volagent.objects.pod import Pod
+from volagent.objects.storage import Node, PersistentVolume, PersistentVolumeClaim, StorageClass
+
+T = TypeVar("T")
+
+
+class Followed(Generic[T]):
+    """The objects of one kind, for any number of listeners."""
+
+    def __init__(self, client: Client, resource: Resource, decode: Callable[[Document], T]) -> None:
+        self._listeners: list[Listener[T]] = []
+        self.informer: Informer[T] = Informer(client, resource, Selection(), decode, self._spread)
+
+    def listen(self, listener: Listener[T]) -> None:
+        """Hear of every change from now on: key, what was there, what is there now.
+
+        Called on the loop's thread after the copy was changed; must return quickly.
+        """
+        self._listeners.append(listener)
+
+    def get(self, namespace: str, name: str) -> T | None:
+        """An object, or None; `namespace` is "" for cluster-scoped kinds."""
+        return self.informer.get(namespace, name)
+
+    def values(self) -> Collection[T]:
+        """All objects, as a live view: copy it before awaiting anything."""
+        return self.informer.values()
+
+    def _spread(self, key: Key, old: T | None, new: T | None) -> None:
+        for listener in self._listeners:
+            listener(key, old, new)
+
+
+def _as(view: type[T]) -> Callable[[Document], T]:
+    return lambda document: msgspec.convert(document, view)
+
+
+class SharedCopies:
+    """What the controllers of one process know of the cluster."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._all: dict[Resource, Followed[Any]] = {}
+        self.claims = self.follow(CLAIMS, PersistentVolumeClaim)
+        self.volumes = self.follow(PERSISTENT_VOLUMES, PersistentVolume)
+        self.classes = self.follow(STORAGE_CLASSES, StorageClass)
+        self.pods = self.follow(PODS, Pod)
+        self.nodes = self.follow(NODES, Node)
+
+    def follow(self, resource: Resource, view: type[T]) -> Followed[T]:
+        """Follow a kind, or share the copy that exists. Before `run` only."""
+        followed = self._all.get(resource)
+        if followed is None:
+            followed = self._all[resource] = Followed(self._client, resource, _as(view))
+        return followed
+
+    async def wait_synced(self) -> None:
+        """Wait until every kind has been listed."""
+        for followed in self._all.values():
+            await followed.informer.synced.wait()
+
+    async def run(self) -> None:
+        """Keep the copies current, for ever."""
+        async with Supervisor() as tasks:
+            loops = [
+                tasks.start_loop(f"copy of {resource.plural}", followed.informer.run())
+                for resource, followed in self._all.items()
+            ]
+            await asyncio.wait(loops)

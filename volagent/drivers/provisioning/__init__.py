@@ -1,0 +1,1 @@
+"""Provisioners: who makes, grows, copies and takes back volumes in their backends."""
