@@ -20,6 +20,8 @@ from volagent.store.contract import Change, Store, Stored
 
 BOOKMARK_AFTER_S = 60.0
 """A watcher that asked for bookmarks is told the revision after so long without a change."""
+SHARED_BATCHES = 16
+"""Batches kept for watchers of the same objects who read the same changes."""
 
 
 _Found = list[Stored]
@@ -45,6 +47,7 @@ class Reader:
     def __init__(self, store: Store, codec: Codec) -> None:
         self._store = store
         self._codec = codec
+        self._batches: dict[tuple[str, int, int], Sequence[WatchEvent]] = {}
 
     async def get(self, traits: Traits, name: str, namespace: str) -> Document:
         """One object. Raises `NotFound`."""
@@ -130,13 +133,29 @@ class Reader:
                 prefix, after, idle_s=BOOKMARK_AFTER_S if bookmarks else None
             )
             async for batch in changes:
-                events = [
-                    event for change in batch if (event := self._event(change, matcher)) is not None
-                ]
-                if events:
-                    yield events
-                elif not batch:
+                if not batch:
                     yield (_bookmark(traits, self._store.revision),)
+                elif matcher is None:
+                    yield self._share(prefix, batch)
+                else:
+                    events = [
+                        event
+                        for change in batch
+                        if (event := self._event(change, matcher)) is not None
+                    ]
+                    if events:
+                        yield events
+
+    def _share(self, prefix: str, batch: Sequence[Change]) -> Sequence[WatchEvent]:
+        """All changes of a batch: one and the same value for everybody who reads just these."""
+        place = (prefix, batch[0].revision, batch[-1].revision)
+        events = self._batches.get(place)
+        if events is None:
+            found = [self._event(change, None) for change in batch]
+            events = self._batches[place] = [event for event in found if event is not None]
+            if len(self._batches) > SHARED_BATCHES:
+                del self._batches[next(iter(self._batches))]
+        return events
 
     def _event(self, change: Change, matcher: Matcher | None) -> WatchEvent | None:
         """What a change is to a watcher, or None."""

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from volagent.api.columns import columns_of, describe_cells
 from volagent.api.routes import Target
-from volagent.api.watchstream import Shape
+from volagent.api.watchstream import Shape, as_given
 from volagent.client.contract import Listing, Resource, WatchEvent
 from volagent.objects.meta import Document
 
@@ -63,7 +63,7 @@ def table_of(resource: Resource, listing: Listing, include_object: str = "") -> 
 def choose_watch_shape(request: web.BaseRequest, target: Target, include_object: str = "") -> Shape:
     """How the events of a watch are sent: as they are, or each with a table of one row."""
     if not wants_table(request):
-        return list
+        return as_given
     return _TableEvents(target.resource, include_object)
 
 
