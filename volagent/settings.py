@@ -100,6 +100,9 @@ class DiscoveryRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     storage_class: str
     reclaim_policy: Literal["Retain", "Delete"] = "Delete"
     labels: dict[str, str] = {}
+    plain_directories: bool = False
+    """Offer directories that are no mount points, too: not where disks are mounted, since a mount
+    point whose disk is late would be offered as a volume."""
 
 
 class TrashSettings(msgspec.Struct, frozen=True):
@@ -110,7 +113,7 @@ class TrashSettings(msgspec.Struct, frozen=True):
 
 
 class AwsSettings(msgspec.Struct, frozen=True):
-    """The EC2 API, for `kubernetes.io/aws-ebs`. Credentials are found as the AWS tools find them."""
+    """The EC2 API, for `kubernetes.io/aws-ebs`; credentials are found as the AWS tools do."""
 
     enabled: bool = False
     region: str = ""

@@ -83,6 +83,12 @@ FAN_CLOEXEC: Final = 0x01
 FAN_NONBLOCK: Final = 0x02
 FAN_REPORT_MNT: Final = 0x4000
 FAN_MARK_ADD: Final = 0x01
+IN_MOVED_FROM: Final = 0x40
+IN_MOVED_TO: Final = 0x80
+IN_CREATE: Final = 0x100
+IN_DELETE: Final = 0x200
+IN_DELETE_SELF: Final = 0x400
+IN_ONLYDIR: Final = 0x01000000
 FAN_MARK_MNTNS: Final = 0x110
 FAN_MNT_ATTACH: Final = 0x01000000
 FAN_MNT_DETACH: Final = 0x02000000
@@ -182,6 +188,8 @@ _mount = _prototype("mount", c_int, c_char_p, c_char_p, c_char_p, c_ulong, c_cha
 _statx = _prototype("statx", c_int, c_int, c_char_p, c_int, c_uint, POINTER(Statx))
 _unshare = _prototype("unshare", c_int, c_int)
 _fanotify_init = _prototype("fanotify_init", c_int, c_uint, c_uint)
+_inotify_init1 = _prototype("inotify_init1", c_int, c_int)
+_inotify_add_watch = _prototype("inotify_add_watch", c_int, c_int, c_char_p, c_uint32)
 _fanotify_mark = _prototype("fanotify_mark", c_int, c_int, c_uint, c_uint64, c_int, c_char_p)
 
 
@@ -298,4 +306,18 @@ def fanotify_mark_namespace(group: int, mask: int, namespace: int) -> None:
 def unshare(flags: int) -> None:
     """Give the calling thread namespaces of its own."""
     if _unshare(flags) < 0:
+        raise _last_error()
+
+
+def inotify_init() -> int:
+    """A queue of file events, not blocking."""
+    fd: int = _inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+    if fd < 0:
+        raise _last_error()
+    return fd
+
+
+def inotify_add_watch(queue: int, path: bytes, mask: int) -> None:
+    """Ask for events of the file or directory at a path."""
+    if _inotify_add_watch(queue, path, mask) < 0:
         raise _last_error()

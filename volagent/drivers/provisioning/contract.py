@@ -92,8 +92,8 @@ class ReclaimRequest(msgspec.Struct, frozen=True, kw_only=True):
     annotations: Mapping[str, str] = {}
     """The PV's: what `create` answered is among them."""
     manifest: Document = {}
-    """The PersistentVolume as declared (no status, no uid), to be kept with the trash entry, so that
-    a restore makes the same volume again."""
+    """The PersistentVolume as declared (no status, no uid), to be kept with the trash entry, so
+    that a restore makes the same volume again."""
     keep_s: int = 0
     """How long the data stays restorable; 0: not at all."""
 

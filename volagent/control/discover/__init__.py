@@ -1,0 +1,1 @@
+"""Local storage is found and offered: `decide` is pure, `run` carries it out. Runs on each VM."""
