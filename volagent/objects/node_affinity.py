@@ -3,33 +3,36 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from volagent.objects.meta import Document
 
-
-def admits_node(affinity: Document | None, labels: Mapping[str, str]) -> bool:
+def admits_node(
+    affinity: Mapping[str, Any] | None, labels: Mapping[str, str], name: str = ""
+) -> bool:
     """Kubernetes' `nodeAffinity.required`: any term, all of a term's expressions.
 
     Source: component-helpers `scheduling/corev1/nodeaffinity`. No affinity admits every node; a
-    required selector without terms admits none.
+    required selector without terms admits none. `name` is the node's, for `matchFields`; without
+    it the host name's label is taken.
     """
     required = (affinity or {}).get("required")
     if required is None:
         return True
-    return any(_term_fits(term, labels) for term in required.get("nodeSelectorTerms") or ())
+    terms = required.get("nodeSelectorTerms") or ()
+    return any(term_admits(term, labels, name) for term in terms)
 
 
-def _term_fits(term: Document, labels: Mapping[str, str]) -> bool:
+def term_admits(term: Mapping[str, Any], labels: Mapping[str, str], name: str = "") -> bool:
+    """Whether one node selector term admits a node; an empty one admits none."""
     expressions = term.get("matchExpressions") or []
     fields = term.get("matchFields") or []
     if not expressions and not fields:
         return False
-    name = labels.get("kubernetes.io/hostname", "")
+    name = name or labels.get("kubernetes.io/hostname", "")
     return all(_fits(e, labels) for e in expressions) and all(
         _fits(f, {"metadata.name": name}) for f in fields
     )
 
 
-def _fits(expression: Document, labels: Mapping[str, str]) -> bool:
+def _fits(expression: Mapping[str, Any], labels: Mapping[str, str]) -> bool:
     value = labels.get(expression.get("key", ""))
     test = _OPERATORS.get(expression.get("operator", ""))
     return test is not None and test(value, expression.get("values") or [])

@@ -5,6 +5,12 @@ from typing import Any
 import msgspec
 
 from volagent.objects.meta import Document, TypedObject, View
+from volagent.objects.scheduling import (
+    Affinity,
+    SchedulingGate,
+    Toleration,
+    TopologySpreadConstraint,
+)
 from volagent.objects.volumes import (
     ConfigMapSource,
     ObjectFieldSelector,
@@ -148,6 +154,12 @@ class PodSpec(View, frozen=True):
     hostname: str = ""
     host_network: bool = False
     node_selector: dict[str, str] | None = None
+    scheduler_name: str = ""
+    scheduling_gates: list[SchedulingGate] | None = None
+    affinity: Affinity | None = None
+    tolerations: list[Toleration] | None = None
+    topology_spread_constraints: list[TopologySpreadConstraint] | None = None
+    overhead: dict[str, str | int | float] | None = None
 
 
 class ContainerStatus(View, frozen=True):

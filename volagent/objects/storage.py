@@ -1,8 +1,11 @@
-"""Typed views of PersistentVolume, PersistentVolumeClaim, Secret, ConfigMap and Node."""
+"""Typed views of the objects that volumes come from and go to."""
 
 from typing import Any
 
+import msgspec
+
 from volagent.objects.meta import ObjectReference, TypedObject, View
+from volagent.objects.scheduling import Taint
 from volagent.objects.volumes import CSISource, HostPathSource, LocalSource, NFSSource
 
 
@@ -91,18 +94,62 @@ class ConfigMap(TypedObject, frozen=True):
     immutable: bool | None = None
 
 
-class NodeStatus(View, frozen=True):
-    """`status` of a Node, as far as volumes need it."""
+class NodeCondition(View, frozen=True):
+    """`status.conditions[]` of a Node."""
 
-    capacity: dict[str, str | int] | None = None
-    allocatable: dict[str, str | int] | None = None
+    type: str = ""
+    status: str = ""
+
+
+class NodeStatus(View, frozen=True):
+    """`status` of a Node, as far as volumes and the choice of a node need it."""
+
+    capacity: dict[str, str | int | float] | None = None
+    allocatable: dict[str, str | int | float] | None = None
+    conditions: list[NodeCondition] | None = None
     volumes_in_use: list[str] | None = None
+
+
+class NodeSpec(View, frozen=True):
+    """`spec` of a Node: who may come."""
+
+    unschedulable: bool | None = None
+    """Cordoned."""
+    taints: list[Taint] | None = None
 
 
 class Node(TypedObject, frozen=True):
     """A Node (cluster-scoped)."""
 
+    spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
+
+
+class AttachLimit(View, frozen=True):
+    """`allocatable` of a driver on a node."""
+
+    count: int | None = None
+
+
+class CSINodeDriver(View, frozen=True):
+    """A driver that serves a node."""
+
+    name: str
+    node_id: str = msgspec.field(default="", name="nodeID")
+    topology_keys: list[str] | None = None
+    allocatable: AttachLimit | None = None
+
+
+class CSINodeSpec(View, frozen=True):
+    """`spec` of a CSINode."""
+
+    drivers: list[CSINodeDriver] | None = None
+
+
+class CSINode(TypedObject, frozen=True):
+    """A CSINode (cluster-scoped, named as its Node): the drivers there and their limits."""
+
+    spec: CSINodeSpec = CSINodeSpec()
 
 
 class StorageClass(TypedObject, frozen=True):

@@ -12,7 +12,9 @@ from volagent.objects.meta import (
 )
 from volagent.objects.names import check_label
 from volagent.objects.quantities import check_amount
+from volagent.objects.scheduling import Taint
 from volagent.objects.validate_meta import validate_metadata
+from volagent.objects.validate_scheduling import validate_taints
 
 EVENT_TEXT_LIMIT_CHARS = 1024
 
@@ -47,6 +49,7 @@ class _NodeStatus(View, frozen=True):
 
 class _NodeSpec(View, frozen=True):
     unschedulable: bool | None = None
+    taints: list[Taint] | None = None
 
 
 class GivenNode(TypedObject, frozen=True):
@@ -110,6 +113,7 @@ class GivenObject(TypedObject, frozen=True):
 def validate_node(node: GivenNode, _document: Document) -> list[FieldError]:
     """What is wrong with a Node."""
     errors = validate_metadata(node.metadata, namespaced=False)
+    errors += validate_taints(node.spec.taints or ())
     for group, amounts in (
         ("capacity", node.status.capacity), ("allocatable", node.status.allocatable),
     ):  # fmt: skip

@@ -18,6 +18,7 @@ from volagent.objects.pod import Pod, PodSecurityContext, PodSpec
 from volagent.objects.reading import read_optional
 from volagent.objects.validate_containers import validate_containers, validate_id
 from volagent.objects.validate_meta import validate_labels, validate_metadata
+from volagent.objects.validate_scheduling import validate_scheduling
 from volagent.objects.validate_volumes import validate_volumes
 
 RESTART_POLICIES = frozenset({"Always", "OnFailure", "Never"})
@@ -38,6 +39,7 @@ def validate_pod(pod: Pod, document: Document) -> list[FieldError]:
         errors += validate_volumes(spec.volumes, raw["volumes"])
     errors += validate_containers(spec)
     errors += _validate_spec(spec)
+    errors += validate_scheduling(spec)
     deadline_s = read_optional(raw, "activeDeadlineSeconds", int, "spec.activeDeadlineSeconds")
     if deadline_s is not None:
         errors += _validate_deadline(deadline_s)
@@ -102,6 +104,11 @@ def validate_pod_change(old: Document, new: Document) -> list[FieldError]:
     if any(toleration not in given for toleration in held):
         text = "existing toleration can not be modified except its tolerationSeconds"
         errors.append(forbidden("spec.tolerations", text))
+    kept = before.get("schedulingGates") or []
+    for index, gate in enumerate(after.get("schedulingGates") or ()):
+        if kept and gate not in kept:
+            text = f"only deletion is allowed, but found new scheduling gate '{gate.get('name')}'"
+            errors.append(forbidden(f"spec.schedulingGates[{index}].name", text))
     changed = _fixed_part(before) != _fixed_part(after, before)
     if changed:
         differing = ", ".join(_name_differences(before, after))
@@ -124,6 +131,8 @@ def _fixed_part(spec: Document, before: Document | None = None) -> Document:
     if before is not None:
         if "nodeName" in spec and not before.get("nodeName"):
             del fixed["nodeName"]  # set once, by whoever assigns the pod to a node
+        if before.get("schedulingGates"):
+            fixed["schedulingGates"] = before["schedulingGates"]  # judged by itself
         grace, held = "terminationGracePeriodSeconds", before.get("terminationGracePeriodSeconds")
         if isinstance(held, int) and held < 0 and spec.get(grace) == 1:
             fixed[grace] = held
