@@ -18,8 +18,9 @@ from volagent.client.contract import (
     Resource,
 )
 from volagent.objects.annotations import BETA_CLASS, CLAIM_PROTECTION, VOLUME_PROTECTION
-from volagent.objects.field_errors import InvalidObject, MalformedObject, RefusedChange
+from volagent.objects.field_errors import InvalidObject, MalformedObject
 from volagent.objects.meta import Document
+from volagent.objects.quantity import parse_quantity
 from volagent.objects.validate import prepare_create, prepare_update
 
 _PROTECTION = {CLAIMS: CLAIM_PROTECTION, PERSISTENT_VOLUMES: VOLUME_PROTECTION}
@@ -58,7 +59,7 @@ class Admission:
         """The document with defaults. Raises `Invalid`, or `BadRequest` for a wrong type."""
         try:
             prepared = prepare_create(resource.kind, document)
-        except (InvalidObject, MalformedObject, RefusedChange) as error:
+        except (InvalidObject, MalformedObject) as error:
             raise _explain(error, resource) from error
         finalizer = _PROTECTION.get(resource)
         if finalizer is None:
@@ -86,14 +87,31 @@ class Admission:
         Raises `Invalid` (also for a change of what is immutable), `BadRequest`, `Forbidden`.
         """
         try:
-            return prepare_update(resource.kind, old, new, subresource=subresource)
-        except (InvalidObject, MalformedObject, RefusedChange) as error:
+            prepared = prepare_update(resource.kind, old, new, subresource=subresource)
+        except (InvalidObject, MalformedObject) as error:
             raise _explain(error, resource) from error
+        if resource is CLAIMS and not subresource:
+            self._check_growth(old, prepared)
+        return prepared
+
+    def _check_growth(self, old: Document, new: Document) -> None:
+        """A bound claim grows only if its class lets it. Raises `Forbidden`."""
+        held, wanted = _requested(old), _requested(new)
+        if wanted == held or parse_quantity(wanted) <= parse_quantity(held):
+            return
+        annotations = new["metadata"].get("annotations") or {}
+        name = annotations.get(BETA_CLASS) or new["spec"].get("storageClassName") or ""
+        if not self.surroundings.class_can_grow(name):
+            raise Forbidden(
+                f'persistentvolumeclaims "{new["metadata"]["name"]}" is forbidden: only dynamically'
+                " provisioned pvc can be resized and the storageclass that provisions the pvc must"
+                " support resize; to grow the volume by hand, raise spec.capacity.storage of"
+                f" PersistentVolume {new['spec'].get('volumeName')}",
+                details={"name": new["metadata"]["name"], "kind": CLAIMS.plural},
+            )
 
 
-def _explain(
-    error: InvalidObject | MalformedObject | RefusedChange, resource: Resource
-) -> ApiError:
+def _explain(error: InvalidObject | MalformedObject, resource: Resource) -> ApiError:
     match error:
         case InvalidObject():
             return Invalid(error.describe(), details=_details(error, resource))
@@ -103,8 +121,6 @@ def _explain(
                 f" {resource.kind}: {error}",
                 details={"causes": [{"field": error.field, "message": error.message}]},
             )
-        case RefusedChange():
-            return Forbidden(str(error), details={"kind": resource.plural})
 
 
 def _details(error: InvalidObject, resource: Resource) -> dict[str, Any]:
@@ -116,3 +132,8 @@ def _details(error: InvalidObject, resource: Resource) -> dict[str, Any]:
         for cause in error.errors
     ]
     return details
+
+
+def _requested(claim: Document) -> str | int:
+    amount: str | int = claim["spec"]["resources"]["requests"]["storage"]
+    return amount

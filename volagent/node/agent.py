@@ -31,6 +31,7 @@ from volagent.node.desired import Resolver
 from volagent.node.devices import DeviceWaiter, WatchDevices
 from volagent.node.drift import DriftWatch
 from volagent.node.execute import Executor
+from volagent.node.grow import GrowthReporter
 from volagent.node.hand_over import RuntimeHandOver
 from volagent.node.index import DesiredIndex
 from volagent.node.orphans import find_orphans, sweep_skeletons
@@ -112,6 +113,9 @@ class NodeAgent:
         """Build what needs the records."""
         self.actual = Actual(self._book)
         self.reporter = EventReporter(self.events, self.actual, self.trace, self._find_pod)
+        self.growth = GrowthReporter(
+            self._client, self.events, self.world, self.index, self.actual, self._start
+        )
         pulled = PulledMounts(self.host, self.actual, self._start)
         self._hand_over.connect(self.world, self.actual, pulled)
         executor = Executor(self.drivers, self.actual, self.config.layout, self.host.mounts)
@@ -259,7 +263,8 @@ class NodeAgent:
         self.world.pods.on_change = self._pod_changed
         self.world.secrets.on_change = self._object_changed("Secret")
         self.world.config_maps.on_change = self._object_changed("ConfigMap")
-        self.world.claims.on_change = self._object_changed("PersistentVolumeClaim")
+        claim_changed = self._object_changed("PersistentVolumeClaim")
+        self.world.claims.on_change = self.growth.listen(claim_changed)
         self.world.volumes.on_change = self._object_changed("PersistentVolume")
 
     def _pod_changed(self, _: tuple[str, str], old: Pod | None, new: Pod | None) -> None:
@@ -333,6 +338,7 @@ class NodeAgent:
         for uid in touched:
             if uid in self.pods.entries and self._may_go_on(uid):
                 self.pod_queue.mark(uid)
+        self.growth.look(key)
         if key.startswith("pv/"):
             self.node.touch()
             failure = self.trace.failure(key)

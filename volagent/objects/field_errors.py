@@ -53,10 +53,6 @@ class MalformedObject(Exception):
         super().__init__(f"{field}: {message}" if field else message)
 
 
-class RefusedChange(Exception):
-    """The change is well-formed but not allowed in the object's present state."""
-
-
 def required(field: str, detail: str = "") -> FieldError:
     """The field must be given."""
     return FieldError(field, "FieldValueRequired", _sentence("Required value", detail))

@@ -64,6 +64,10 @@ class ClaimStatus(PhaseStatus, frozen=True):
 
     access_modes: list[str] | None = None
     capacity: dict[str, str | int] | None = None
+    allocated_resources: dict[str, str | int] | None = None
+    """The size that a growth is on its way to."""
+    allocated_resource_statuses: dict[str, str] | None = None
+    conditions: list[dict[str, Any]] | None = None
 
 
 class PersistentVolumeClaim(TypedObject, frozen=True):

@@ -99,7 +99,7 @@ def prepare_update(kind: str, old: Document, new: Document, *, subresource: str 
     """The document that replaces `old`, with defaults filled in.
 
     Of a sub-resource only the types are checked: what is outside it has not changed. Raises
-    `InvalidObject`, `MalformedObject`, `RefusedChange`.
+    `InvalidObject`, `MalformedObject`.
     """
     rules = _RULES.get(kind, _OTHER)
     if subresource:

@@ -1,7 +1,7 @@
 """Rules for PersistentVolumes and PersistentVolumeClaims, new and changed.
 
-Source: Kubernetes `pkg/apis/core/validation/validation.go`; what it refuses by admission (growing a
-claim whose class cannot) is a `RefusedChange`.
+Source: Kubernetes `pkg/apis/core/validation/validation.go`; what depends on other objects (a class
+that lets its claims grow) is admission's.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,6 @@ import msgspec
 
 from volagent.objects.field_errors import (
     FieldError,
-    RefusedChange,
     forbidden,
     invalid,
     not_supported,
@@ -268,7 +267,7 @@ def validate_claim(claim: PersistentVolumeClaim, document: Document) -> list[Fie
 
 
 def validate_claim_change(old: Document, new: Document) -> list[FieldError]:
-    """What may not change between two valid claims. Raises `RefusedChange` for growing one."""
+    """What may not change between two valid claims; whether one may grow is its class's word."""
     before, after = old["spec"], new["spec"]
     if before == after:
         return []
@@ -282,13 +281,6 @@ def validate_claim_change(old: Document, new: Document) -> list[FieldError]:
         field = "spec.resources.requests.storage"
         if read_amount(wanted, field) < read_amount(capacity, "status.capacity.storage"):
             errors.append(forbidden(field, "field can not be less than status.capacity"))
-        elif not errors and read_amount(wanted, field) > read_amount(held, field):
-            raise RefusedChange(
-                f'persistentvolumeclaims "{new["metadata"]["name"]}" is forbidden: only dynamically'
-                " provisioned pvc can be resized and the storageclass that provisions the pvc must"
-                " support resize; to grow the volume by hand, raise spec.capacity.storage of"
-                f" PersistentVolume {before.get('volumeName')}"
-            )
     return errors
 
 

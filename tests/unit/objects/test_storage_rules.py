@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from volagent.objects.field_errors import InvalidObject, MalformedObject, RefusedChange
+from volagent.objects.field_errors import InvalidObject, MalformedObject
 from volagent.objects.validate import prepare_create, prepare_update
 
 
@@ -184,12 +184,6 @@ def test_size_of_a_claim_is_fixed_while_it_is_not_bound() -> None:
     old = prepare_create("PersistentVolumeClaim", make_claim())
     with pytest.raises(InvalidObject, match="spec is immutable"):
         prepare_update("PersistentVolumeClaim", old, make_claim(resources=request("2Gi")))
-
-
-def test_bound_claim_says_what_to_do_when_it_should_grow_by_hand() -> None:
-    grown = make_claim(volumeName="pv", resources=request("2Gi"))
-    with pytest.raises(RefusedChange, match=r"capacity\.storage of PersistentVolume pv"):
-        prepare_update("PersistentVolumeClaim", bound_claim(), grown)
 
 
 def test_bound_claim_may_not_shrink() -> None:
