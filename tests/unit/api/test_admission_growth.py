@@ -18,7 +18,8 @@ def claim(size, storage_class="growing", **annotations):
         "metadata": {"name": "c", "namespace": "default", "annotations": annotations},
         "spec": {
             "accessModes": ["ReadWriteOnce"], "storageClassName": storage_class,
-            "volumeMode": "Filesystem", "volumeName": "pv", "resources": {"requests": {"storage": size}},
+            "volumeMode": "Filesystem", "volumeName": "pv",
+            "resources": {"requests": {"storage": size}},
         },
         "status": {"phase": "Bound", "capacity": {"storage": "1Gi"}},
     }  # fmt: skip
