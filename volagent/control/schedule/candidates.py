@@ -1,0 +1,78 @@
+"""The free volumes by class, and the reserved ones by claim, kept current by whoever hears of
+changes. Touches nothing but its own tables.
+"""
+
+from collections.abc import Callable, Container, Iterator
+
+from volagent.control.bind.decide import (
+    class_of_claim,
+    class_of_volume,
+    find_misfit,
+    is_reserved_for,
+)
+from volagent.control.schedule.world import amounts_of
+from volagent.objects.label_selector import selects
+from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
+
+_Rank = tuple[int, int, str]
+
+
+class FreeVolumes:
+    """A `CandidateSource` over all volumes."""
+
+    def __init__(self) -> None:
+        self._free: dict[str, dict[str, PersistentVolume]] = {}
+        self._reserved: dict[tuple[str, str], dict[str, PersistentVolume]] = {}
+
+    def change(self, old: PersistentVolume | None, new: PersistentVolume | None) -> None:
+        """A volume is there now (`new`) in place of what was (`old`)."""
+        if old is not None:
+            self._place_of(old).pop(old.metadata.name, None)
+        if new is not None:
+            self._place_of(new)[new.metadata.name] = new
+
+    def reserved_for(self, claim: PersistentVolumeClaim) -> list[PersistentVolume]:
+        """The volumes whose `claimRef` names the claim and which can serve it, best first."""
+        key = (claim.metadata.namespace, claim.metadata.name)
+        fitting = [
+            volume
+            for volume in self._reserved.get(key, {}).values()
+            if is_reserved_for(volume, claim) and not find_misfit(claim, volume, any_class=True)
+        ]
+        return sorted(fitting, key=_ranking(claim))
+
+    def candidates(
+        self,
+        claim: PersistentVolumeClaim,
+        *,
+        admits: Callable[[PersistentVolume], bool],
+        excluded: Container[str],
+    ) -> Iterator[PersistentVolume]:
+        """The free volumes that fit a claim and are admitted: least waste, fewest modes, name."""
+        fitting = [
+            volume
+            for name, volume in self._free.get(class_of_claim(claim), {}).items()
+            if name not in excluded
+            and volume.status.phase == "Available"
+            and not find_misfit(claim, volume)
+            and selects(claim.spec.selector, volume.metadata.labels)
+            and admits(volume)
+        ]
+        yield from sorted(fitting, key=_ranking(claim))
+
+    def _place_of(self, volume: PersistentVolume) -> dict[str, PersistentVolume]:
+        reference = volume.spec.claim_ref
+        if reference is None:
+            return self._free.setdefault(class_of_volume(volume), {})
+        return self._reserved.setdefault((reference.namespace, reference.name), {})
+
+
+def _ranking(claim: PersistentVolumeClaim) -> Callable[[PersistentVolume], _Rank]:
+    modes = len(set(claim.spec.access_modes or ()))
+
+    def rank(volume: PersistentVolume) -> _Rank:
+        size = amounts_of(volume.spec.capacity).get("storage", 0)
+        surplus = len(set(volume.spec.access_modes or ())) - modes
+        return int(size), surplus, volume.metadata.name
+
+    return rank
