@@ -38,6 +38,7 @@ from volagent.node.references import Reference, environment_references
 from volagent.objects.meta import PodUid
 from volagent.objects.node_affinity import admits_node
 from volagent.objects.pod import Pod
+from volagent.objects.pod_claims import claim_source_of, find_mode_conflict, is_owned_by
 from volagent.objects.quantity import QuantityError, parse_bytes
 from volagent.objects.storage import (
     ConfigMap,
@@ -45,7 +46,7 @@ from volagent.objects.storage import (
     PersistentVolumeClaim,
     Secret,
 )
-from volagent.objects.volumes import POD_SOURCES, PV_SOURCES, Volume
+from volagent.objects.volumes import POD_SOURCES, PV_SOURCES, ClaimSource, Volume
 from volagent.runtime.spec import needed_volumes
 
 API_BACKED = frozenset({"secret", "configMap", "downwardAPI", "projected"})
@@ -154,8 +155,9 @@ class Resolver:
     def _resolve(
         self, pod: Pod, volume: Volume, references: set[Reference]
     ) -> ResolvedVolume | Problem:
-        if volume.persistent_volume_claim is not None:
-            return self._resolve_claim(pod, volume, references)
+        claim_source = claim_source_of(pod, volume)
+        if claim_source is not None:
+            return self._resolve_claim(pod, volume, claim_source, references)
         for kind in POD_SOURCES:
             body = getattr(volume, _ATTRIBUTES[kind])
             if body is not None:
@@ -187,16 +189,20 @@ class Resolver:
         return ResolvedVolume(volume.name, spec, source, phases, use, read_only)
 
     def _resolve_claim(
-        self, pod: Pod, volume: Volume, references: set[Reference]
+        self, pod: Pod, volume: Volume, claim_source: ClaimSource, references: set[Reference]
     ) -> ResolvedVolume | Problem:
-        claim_source = volume.persistent_volume_claim
-        assert claim_source is not None
         namespace, name = pod.metadata.namespace, claim_source.claim_name
         references.add(("PersistentVolumeClaim", namespace, name))
         claim = self.world.claim(namespace, name)
         if claim is None:
             return Problem(
                 f'persistentvolumeclaim "{name}" not found', f"create the claim {namespace}/{name}"
+            )
+        if volume.ephemeral is not None and not is_owned_by(claim, pod.metadata):
+            return Problem(
+                f'PVC {namespace}/{name} was not created for pod "{pod.metadata.name}" (pod is not'
+                " owner)",
+                f"delete or rename the claim {namespace}/{name}: the pod's volume needs its name",
             )
         if claim.metadata.deletion_timestamp is not None and not _in_use(pod):
             return Problem(f"error processing PVC {namespace}/{name}: PVC is being deleted")
@@ -213,10 +219,16 @@ class Resolver:
                 f"failed to fetch PV {claim.spec.volume_name} from API server: not found",
                 f"the claim {namespace}/{name} names a volume that does not exist; create it",
             )
-        return self._resolve_volume(pod, volume, claim, pv)
+        return self._resolve_volume(pod, volume, claim, pv, read_only=claim_source.read_only)
 
     def _resolve_volume(
-        self, pod: Pod, volume: Volume, claim: PersistentVolumeClaim, pv: PersistentVolume
+        self,
+        pod: Pod,
+        volume: Volume,
+        claim: PersistentVolumeClaim,
+        pv: PersistentVolume,
+        *,
+        read_only: bool,
     ) -> ResolvedVolume | Problem:
         name, uid = pv.metadata.name, PodUid(pod.metadata.uid)
         reference = pv.spec.claim_ref
@@ -233,9 +245,9 @@ class Resolver:
                 "the volume is on another node: declare the pod there",
             )
         mode = VolumeMode(pv.spec.volume_mode or VolumeMode.FILESYSTEM.value)
-        wrong = _mode_problem(pod, volume.name, mode)
+        wrong = find_mode_conflict(pod, volume.name, block=mode is VolumeMode.BLOCK)
         if wrong is not None:
-            return wrong
+            return Problem(*wrong)
         for kind in PV_SOURCES:
             body = getattr(pv.spec, _ATTRIBUTES[kind])
             if body is not None:
@@ -244,8 +256,6 @@ class Resolver:
             return Problem(f'persistent volume "{name}" has no source volagent has a driver for')
         source = VolumeSource(kind, msgspec.to_builtins(body), _capacity(pv), persistent=True)
         driver = self._driver(kind, source)
-        assert volume.persistent_volume_claim is not None
-        read_only = volume.persistent_volume_claim.read_only
         spec = self._spec(
             driver, VolumeKey(f"pv/{name}"), name, source,
             mode=mode, mount_options=tuple(pv.spec.mount_options or ()),
@@ -364,23 +374,6 @@ def _share_publications(volumes: dict[str, ResolvedVolume]) -> dict[str, Resolve
         )
         for name, volume in volumes.items()
     }  # fmt: skip
-
-
-def _mode_problem(pod: Pod, name: str, mode: VolumeMode) -> Problem | None:
-    for container in (*(pod.spec.init_containers or ()), *pod.spec.containers):
-        mounted = any(mount.name == name for mount in container.volume_mounts or ())
-        mapped = any(device.name == name for device in container.volume_devices or ())
-        if mode is VolumeMode.BLOCK and mounted:
-            return Problem(
-                f"volume {name} has volumeMode Block, but is specified in volumeMounts",
-                f"use volumeDevices in container {container.name}",
-            )
-        if mode is VolumeMode.FILESYSTEM and mapped:
-            return Problem(
-                f"volume {name} has volumeMode Filesystem, but is specified in volumeDevices",
-                f"use volumeMounts in container {container.name}",
-            )
-    return None
 
 
 def _capacity(pv: PersistentVolume) -> int | None:

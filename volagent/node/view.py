@@ -24,6 +24,7 @@ from volagent.node.trace import StepTrace
 from volagent.node.work import STEP_NAMES
 from volagent.objects.meta import Document, PodUid
 from volagent.objects.pod import Pod, read_pod
+from volagent.objects.pod_claims import claim_source_of
 
 _STATES = {Held.YES: "done", Held.UNKNOWN: "running", Held.NO: "pending"}
 
@@ -149,10 +150,12 @@ class AgentView:
                 yield _step(
                     "bind", volume.name, "failed", error=problem.error, remedy=problem.remedy
                 )
-            elif volume.persistent_volume_claim and volume.name in resolved.volumes:
+                continue
+            source = claim_source_of(entry.pod, volume)
+            if source is not None and volume.name in resolved.volumes:
                 pv = resolved.volumes[volume.name].spec.name
-                claim = volume.persistent_volume_claim.claim_name
-                yield _step("bind", volume.name, "done", evidence=f"claim {claim} is bound to {pv}")
+                evidence = f"claim {source.claim_name} is bound to {pv}"
+                yield _step("bind", volume.name, "done", evidence=evidence)
         node = entry.pod.spec.node_name
         yield _step("schedule", "", "done", evidence=f"on node {node}", at=created)
 

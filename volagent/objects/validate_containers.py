@@ -211,7 +211,7 @@ def _validate_devices(
             errors.append(required(f"{field}.name"))
         elif volume is None:
             errors.append(not_found(f"{field}.name", device.name))
-        elif volume.persistent_volume_claim is None:
+        elif volume.persistent_volume_claim is None and volume.ephemeral is None:
             text = "can only use volume source type of PersistentVolumeClaim for block mode"
             errors.append(invalid(f"{field}.name", device.name, text))
         if device.name in names:

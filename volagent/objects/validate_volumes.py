@@ -33,6 +33,7 @@ from volagent.objects.volumes import (
     DownwardAPISource,
     DownwardItem,
     EmptyDirSource,
+    EphemeralSource,
     HostPathSource,
     InlineCSISource,
     KeyToPath,
@@ -322,6 +323,29 @@ def _validate_claim(source: ClaimSource, field: str) -> list[FieldError]:
     return [invalid(f"{field}.claimName", source.claim_name, reason) for reason in reasons]
 
 
+def _validate_ephemeral(source: EphemeralSource, field: str) -> list[FieldError]:
+    """That there is a claim to be made; the rest is checked when it is."""
+    template = source.volume_claim_template
+    if template is None:
+        return [required(f"{field}.volumeClaimTemplate")]
+    field = f"{field}.volumeClaimTemplate"
+    if template.spec is None:
+        return [required(f"{field}.spec")]
+    errors: list[FieldError] = []
+    if not template.spec.get("accessModes"):
+        text = "at least 1 access mode is required"
+        errors.append(required(f"{field}.spec.accessModes", text))
+    resources = template.spec.get("resources")
+    requests = resources.get("requests") if isinstance(resources, dict) else None
+    if not isinstance(requests, dict) or "storage" not in requests:
+        errors.append(required(f"{field}.spec.resources[storage]"))
+    return errors + [
+        forbidden(f"{field}.metadata.{name}", "only labels and annotations can be given")
+        for name in template.metadata or ()
+        if name not in ("labels", "annotations", "creationTimestamp")
+    ]
+
+
 _VALIDATE: dict[str, Callable[[Any, str], list[FieldError]]] = {
     "emptyDir": _validate_empty_dir,
     "hostPath": validate_host_path,
@@ -332,4 +356,5 @@ _VALIDATE: dict[str, Callable[[Any, str], list[FieldError]]] = {
     "nfs": validate_nfs,
     "csi": _validate_csi,
     "persistentVolumeClaim": _validate_claim,
+    "ephemeral": _validate_ephemeral,
 }

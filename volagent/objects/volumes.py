@@ -150,6 +150,20 @@ class ClaimSource(View, frozen=True):
     read_only: bool = False
 
 
+class ClaimTemplate(View, frozen=True):
+    """`volumeClaimTemplate`: what the claim will look like."""
+
+    metadata: dict[str, Any] | None = None
+    """Only `labels` and `annotations` are taken."""
+    spec: dict[str, Any] | None = None
+
+
+class EphemeralSource(View, frozen=True):
+    """`ephemeral`: a claim of its own for the pod, which goes with it."""
+
+    volume_claim_template: ClaimTemplate | None = None
+
+
 class InlineCSISource(View, frozen=True):
     """`csi` inline in a pod: an ephemeral volume of a driver."""
 
@@ -173,6 +187,7 @@ class Volume(View, frozen=True):
     nfs: NFSSource | None = None
     csi: InlineCSISource | None = None
     persistent_volume_claim: ClaimSource | None = None
+    ephemeral: EphemeralSource | None = None
 
 
 class OtherSources(View, frozen=True):
@@ -183,7 +198,6 @@ class OtherSources(View, frozen=True):
     azure_file: Any = None
     cephfs: Any = None
     cinder: Any = None
-    ephemeral: Any = None
     fc: Any = None
     flex_volume: Any = None
     flocker: Any = None

@@ -33,7 +33,7 @@ def refuse(pod: dict[str, Any]) -> dict[str, str]:
 
 VOLUME = "spec.volumes[0]"
 KNOWN = (
-    "configMap, csi, downwardAPI, emptyDir, hostPath, nfs, persistentVolumeClaim, projected, secret"
+    "configMap, csi, downwardAPI, emptyDir, ephemeral, hostPath, nfs, persistentVolumeClaim, projected, secret"
 )
 
 

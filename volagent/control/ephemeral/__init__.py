@@ -1,0 +1,1 @@
+"""Claims of generic ephemeral volumes: `decide` is pure, `run` carries it out."""
