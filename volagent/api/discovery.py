@@ -85,6 +85,8 @@ def _resource_list(resources: list[Resource]) -> Document:
         entries.append(entry)
         if resource.kind in _STATUS_KINDS:
             entries.append(_subresource(resource, "status", resource.kind, "get patch update"))
+        if resource.kind == "Pod":
+            entries.append(_subresource(resource, "binding", "Binding", "create"))
         if resource.kind == "ServiceAccount":
             token = _subresource(resource, "token", "TokenRequest", "create")
             entries.append({**token, "group": "authentication.k8s.io", "version": "v1"})

@@ -3,7 +3,7 @@
 Callers are trusted: who may do what is asked where requests come in (`api/auth.py`).
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from volagent.aio.clock import Clock
@@ -16,6 +16,7 @@ from volagent.api.resources import traits_of
 from volagent.api.tokens import TokenIssuer, fulfil_request
 from volagent.client.contract import NAMESPACES, Listing, Resource, Selection, WatchEvent
 from volagent.objects.meta import Document
+from volagent.objects.storage import Node
 from volagent.store.contract import Store
 
 
@@ -84,6 +85,26 @@ class InProcessClient:
     ) -> Document:
         """A service account token: the `TokenRequest` with `status.token` and its expiry."""
         return await fulfil_request(self, self.issuer, service_account, namespace, request)
+
+    async def bind_pod(
+        self,
+        name: str,
+        namespace: str,
+        node: str,
+        *,
+        uid: str = "",
+        resource_version: str = "",
+        dry_run: bool = False,
+    ) -> None:
+        """Give a pod its node, once."""
+        await self._registry.bind_pod(
+            name, namespace, node, uid=uid, resource_version=resource_version, dry_run=dry_run
+        )
+
+    def leave_to_scheduler(self, only_node: Callable[[], Node | None]) -> None:
+        """A scheduler runs: from now on only pods that ask for nothing are placed as they are
+        created, on the node that `only_node` names; the others wait for it."""
+        self._registry.only_node = only_node
 
     async def create(
         self, resource: Resource, document: Document, namespace: str = "", *, dry_run: bool = False

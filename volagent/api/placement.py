@@ -1,35 +1,131 @@
-"""Where a new pod runs, when there is only one VM to choose from. Pure.
+"""Where a new pod runs when there is nothing to choose, and how a pod is given its node. Pure.
 
-With one VM the choice needs no scheduler and no second write: a pod that this VM can take is
-assigned to it as it is created. Source of the condition and its texts: kube-scheduler.
+With one VM most pods need no scheduler and no second write: a pod that this VM can take is assigned
+to it as it is created. Where a scheduler runs, it gets every pod that asks for anything more
+(claims, affinity, resources, ...). Source of the condition and its texts: kube-scheduler.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
+from volagent.client.contract import Conflict
 from volagent.objects.meta import Document
+from volagent.objects.scheduling import (
+    DEFAULT_SCHEDULER,
+    NO_EXECUTE,
+    NO_SCHEDULE,
+    Taint,
+    Toleration,
+)
+from volagent.objects.storage import Node
+
+_CLAIMING = ("persistentVolumeClaim", "ephemeral")
+_DEMANDS = ("affinity", "topologySpreadConstraints", "overhead")
 
 
 def place_pod(pod: Document, node_name: str, labels: Mapping[str, str]) -> Document:
-    """The new pod, assigned to the node or told why not; one that names a node is left alone."""
+    """The new pod, assigned to the node or told why not; one that names a node is left alone.
+
+    For a VM without a scheduler: there, nothing but the node selector is looked at.
+    """
     spec = pod.get("spec") or {}
     if spec.get("nodeName") or spec.get("schedulingGates"):
         return pod
-    condition: dict[str, Any] = {
+    if _is_selected(spec, labels):
+        return _assign(pod, node_name)
+    condition = _condition(pod) | {
+        "status": "False",
+        "reason": "Unschedulable",
+        "message": "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
+    }
+    return _with_condition(pod, condition)
+
+
+def place_simple_pod(pod: Document, node: Node) -> Document:
+    """The new pod assigned to the only node there is, if nothing speaks against that; else as it
+    is, for the scheduler."""
+    spec = pod["spec"]
+    if spec.get("nodeName") or spec.get("schedulingGates") or not _is_simple(spec):
+        return pod
+    if node.spec.unschedulable or not _is_ready(node):
+        return pod
+    if not _is_selected(spec, node.metadata.labels or {}) or not _is_tolerated(spec, node):
+        return pod
+    return _assign(pod, node.metadata.name)
+
+
+def bind_pod(pod: Document, node_name: str, now: str) -> Document:
+    """An existing pod with its node, as `pods/binding` writes it.
+
+    Raises `Conflict` when it has one already, is going, or is not to be scheduled yet.
+    """
+    name, spec = pod["metadata"]["name"], pod["spec"]
+    problem = ""
+    if "deletionTimestamp" in pod["metadata"]:
+        problem = f"pod {name} is being deleted, cannot be assigned to a host"
+    elif spec.get("nodeName"):
+        problem = f'pod {name} is already assigned to node "{spec["nodeName"]}"'
+    elif spec.get("schedulingGates"):
+        problem = f"pod {name} has non-empty .spec.schedulingGates"
+    if problem:
+        raise Conflict(
+            f'Operation cannot be fulfilled on pods/binding "{name}": {problem}',
+            details={"name": name, "kind": "pods/binding"},
+        )
+    condition = {**_condition(pod), "lastTransitionTime": now}
+    placed = _with_condition(pod, condition)
+    return {**placed, "spec": {**spec, "nodeName": node_name}}
+
+
+def _is_simple(spec: Document) -> bool:
+    if spec.get("schedulerName", DEFAULT_SCHEDULER) != DEFAULT_SCHEDULER:
+        return False
+    if any(spec.get(name) for name in _DEMANDS):
+        return False
+    for volume in spec.get("volumes") or ():
+        if any(volume.get(source) is not None for source in _CLAIMING):
+            return False
+    containers = [*spec["containers"], *(spec.get("initContainers") or ())]
+    return not any((each.get("resources") or {}).get("requests") for each in containers)
+
+
+def _is_selected(spec: Document, labels: Mapping[str, str]) -> bool:
+    selector: Mapping[str, str] = spec.get("nodeSelector") or {}
+    return all(labels.get(name) == value for name, value in selector.items())
+
+
+def _is_ready(node: Node) -> bool:
+    conditions = node.status.conditions or ()
+    return not any(each.type == "Ready" and each.status != "True" for each in conditions)
+
+
+def _is_tolerated(spec: Document, node: Node) -> bool:
+    taints = [t for t in node.spec.taints or () if t.effect in (NO_SCHEDULE, NO_EXECUTE)]
+    if not taints:
+        return True
+    tolerations = msgspec.convert(spec.get("tolerations") or [], list[Toleration])
+    return all(_covers(tolerations, taint) for taint in taints)
+
+
+def _covers(tolerations: list[Toleration], taint: Taint) -> bool:
+    return any(toleration.tolerates(taint) for toleration in tolerations)
+
+
+def _assign(pod: Document, node_name: str) -> Document:
+    placed = _with_condition(pod, _condition(pod))
+    return {**placed, "spec": {**pod["spec"], "nodeName": node_name}}
+
+
+def _condition(pod: Document) -> dict[str, Any]:
+    return {
         "type": "PodScheduled", "status": "True", "lastProbeTime": None,
         "lastTransitionTime": pod["metadata"]["creationTimestamp"],
     }  # fmt: skip
-    placed = dict(pod)
-    selector: Mapping[str, str] = spec.get("nodeSelector") or {}
-    if all(labels.get(name) == value for name, value in selector.items()):
-        placed["spec"] = {**spec, "nodeName": node_name}
-    else:
-        condition |= {
-            "status": "False",
-            "reason": "Unschedulable",
-            "message": "0/1 nodes are available: 1 node(s) didn't match Pod's node "
-            "affinity/selector.",
-        }
+
+
+def _with_condition(pod: Document, condition: dict[str, Any]) -> Document:
     status = pod.get("status") or {}
-    placed["status"] = {**status, "conditions": [*(status.get("conditions") or ()), condition]}
-    return placed
+    others = [c for c in status.get("conditions") or () if c.get("type") != condition["type"]]
+    return {**pod, "status": {**status, "conditions": [*others, condition]}}

@@ -13,12 +13,12 @@ except for the store.
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from volagent.aio.clock import Clock
+from volagent.aio.clock import Clock, format_time
 from volagent.api import lifecycle
 from volagent.api.codec import Codec, private_copy
 from volagent.api.identity import make_name, make_uid
 from volagent.api.patch import apply_patch
-from volagent.api.placement import place_pod
+from volagent.api.placement import bind_pod, place_pod, place_simple_pod
 from volagent.api.reading import key_of
 from volagent.api.refusals import (
     STORE_ERRORS,
@@ -40,6 +40,7 @@ from volagent.client.contract import (
     Resource,
 )
 from volagent.objects.meta import Document
+from volagent.objects.storage import Node
 from volagent.store.contract import KeyExists, Mismatch, Store, Stored
 
 ATTEMPTS = 64
@@ -49,6 +50,7 @@ NAME_ATTEMPTS = 8
 
 _NAMESPACE_TRAITS = traits_of(NAMESPACES)
 _NODE_TRAITS = traits_of(NODES)
+_POD_TRAITS = traits_of(PODS)
 
 
 class Admits(Protocol):
@@ -85,6 +87,9 @@ class Registry:
         """Called with the namespace of each object that went while some namespace ends."""
         self.on_written: Callable[[Traits, str], None] = _ignore_written
         """Called with the key of each object with a limited life that was written."""
+        self.only_node: Callable[[], Node | None] | None = None
+        """Set where a scheduler runs: the node on which a pod that asks for nothing can go at once,
+        if there is just that one. All other pods are the scheduler's then."""
         self._admission = admission
         self._default_node_name = default_node_name
 
@@ -118,9 +123,8 @@ class Registry:
             await self._check_namespace(traits, namespace, name)
         prepared = self._admission.prepare_create(traits.resource, new)
         name = _checked_name(traits, prepared)
-        if traits.resource is PODS and self._default_node_name:
-            labels = await self._node_labels() if prepared["spec"].get("nodeSelector") else {}
-            prepared = place_pod(prepared, self._default_node_name, labels)
+        if traits.resource is PODS:
+            prepared = await self._place(prepared)
         key = key_of(traits, namespace, name)
         with STORE_ERRORS:
             if dry_run:
@@ -132,6 +136,40 @@ class Registry:
             value = self.codec.encode(prepared)
             revision = await self.store.create(key, value)
         return self._written(traits, key, revision, prepared)
+
+    async def _place(self, pod: Document) -> Document:
+        if self.only_node is not None:
+            node = self.only_node()
+            return pod if node is None else place_simple_pod(pod, node)
+        if not self._default_node_name:
+            return pod
+        labels = await self._node_labels() if pod["spec"].get("nodeSelector") else {}
+        return place_pod(pod, self._default_node_name, labels)
+
+    async def bind_pod(
+        self,
+        name: str,
+        namespace: str,
+        node: str,
+        *,
+        uid: str = "",
+        resource_version: str = "",
+        dry_run: bool = False,
+    ) -> None:
+        """Give a pod its node; see `Client.bind_pod`."""
+
+        def bind(current: Document) -> Document:
+            metadata = current["metadata"]
+            if uid and uid != metadata["uid"]:
+                raise wrong_uid(_POD_TRAITS, name, uid, metadata["uid"])
+            if resource_version and resource_version != metadata["resourceVersion"]:
+                raise modified_meanwhile(_POD_TRAITS, name)
+            bound = bind_pod(current, node, format_time(self.clock.wall()))
+            return {**bound, "metadata": dict(metadata)}
+
+        await self._change(
+            _POD_TRAITS, name, namespace, bind, subresource=WITH_STATUS, dry_run=dry_run
+        )
 
     async def update(
         self,

@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from volagent.api import tables
+from volagent.api.binding import read_binding
 from volagent.api.decode import (
     JSON_TYPES,
     decode_document,
@@ -24,6 +25,7 @@ from volagent.api.routes import Target
 from volagent.api.strictness import check_fields
 from volagent.api.watchstream import WatchStreams
 from volagent.client.contract import (
+    PODS,
     SERVICE_ACCOUNTS,
     ApiError,
     BadRequest,
@@ -81,6 +83,10 @@ class Verbs:
             if request.method != "POST":
                 raise _not_allowed(target)
             return await self._issue_token(request, target)
+        if target.subresource == "binding" and target.resource == PODS:
+            if request.method != "POST":
+                raise _not_allowed(target)
+            return await self._bind(request, target, query)
         if target.subresource != "status":
             raise NotFound("the server could not find the requested resource")
         if request.method == "GET":
@@ -187,6 +193,22 @@ class Verbs:
             )
         except NotFound:
             return  # somebody else was faster
+
+    async def _bind(self, request: web.BaseRequest, target: Target, query: Query) -> web.Response:
+        body = await read_body(request)
+        binding = read_binding(decode_value(body, media_type(request)), target.name)
+        await self._client.bind_pod(
+            target.name,
+            target.namespace,
+            binding.target.name,
+            uid=binding.metadata.uid,
+            resource_version=binding.metadata.resource_version,
+            dry_run=query.dry_run,
+        )
+        answer = {
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201,
+        }  # fmt: skip
+        return json_response(answer, 201)
 
     async def _issue_token(self, request: web.BaseRequest, target: Target) -> web.Response:
         body = await read_body(request)

@@ -252,6 +252,22 @@ class Client(Protocol):
     ) -> Document:
         """A service account token: the `TokenRequest` with `status.token` and its expiry."""
 
+    async def bind_pod(
+        self,
+        name: str,
+        namespace: str,
+        node: str,
+        *,
+        uid: str = "",
+        resource_version: str = "",
+        dry_run: bool = False,
+    ) -> None:
+        """Give a pod its node (`pods/binding`), with its condition `PodScheduled`, in one write.
+
+        With `uid` or `resource_version` only that very object. Raises `Conflict`, also when it has
+        a node, is going, or has scheduling gates.
+        """
+
     async def create(
         self, resource: Resource, document: Document, namespace: str = "", *, dry_run: bool = False
     ) -> Document:

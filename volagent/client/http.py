@@ -16,6 +16,7 @@ import aiohttp
 import msgspec
 
 from volagent.client.contract import (
+    PODS,
     SERVICE_ACCOUNTS,
     WITH_STATUS,
     AlreadyExists,
@@ -155,6 +156,26 @@ class HttpClient:
         """A service account token."""
         path = _path(SERVICE_ACCOUNTS, namespace, service_account, "token")
         return await self._ask("POST", path, body=request)
+
+    async def bind_pod(
+        self,
+        name: str,
+        namespace: str,
+        node: str,
+        *,
+        uid: str = "",
+        resource_version: str = "",
+        dry_run: bool = False,
+    ) -> None:
+        """Give a pod its node, once."""
+        metadata = {"name": name, "uid": uid, "resourceVersion": resource_version}
+        binding: Document = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {field: value for field, value in metadata.items() if value},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": node},
+        }
+        await self._ask("POST", _path(PODS, namespace, name, "binding"), _dry(dry_run), binding)
 
     async def create(
         self, resource: Resource, document: Document, namespace: str = "", *, dry_run: bool = False
