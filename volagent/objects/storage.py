@@ -57,6 +57,9 @@ class PersistentVolumeClaimSpec(View, frozen=True):
     volume_mode: str | None = None
     resources: ClaimResources | None = None
     selector: dict[str, Any] | None = None
+    data_source: dict[str, Any] | None = None
+    """What the volume is to be filled from: a claim or a VolumeSnapshot of the same namespace."""
+    data_source_ref: dict[str, Any] | None = None
 
 
 class ClaimStatus(PhaseStatus, frozen=True):

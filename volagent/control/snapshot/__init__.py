@@ -1,0 +1,1 @@
+"""Snapshots of claims: `decide` is pure, `run` carries it out."""
