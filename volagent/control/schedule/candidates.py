@@ -21,15 +21,25 @@ class FreeVolumes:
     """A `CandidateSource` over all volumes."""
 
     def __init__(self) -> None:
+        self._known: dict[str, PersistentVolume] = {}
         self._free: dict[str, dict[str, PersistentVolume]] = {}
         self._reserved: dict[tuple[str, str], dict[str, PersistentVolume]] = {}
 
-    def change(self, old: PersistentVolume | None, new: PersistentVolume | None) -> None:
-        """A volume is there now (`new`) in place of what was (`old`)."""
-        if old is not None:
-            self._place_of(old).pop(old.metadata.name, None)
-        if new is not None:
-            self._place_of(new)[new.metadata.name] = new
+    def put(self, volume: PersistentVolume) -> None:
+        """A volume is like this now."""
+        self.drop(volume.metadata.name)
+        self._known[volume.metadata.name] = volume
+        self._place_of(volume)[volume.metadata.name] = volume
+
+    def drop(self, name: str) -> None:
+        """A volume is gone; one that was not known is gone already."""
+        known = self._known.pop(name, None)
+        if known is not None:
+            self._place_of(known).pop(name, None)
+
+    def get(self, name: str) -> PersistentVolume | None:
+        """A volume as it was put last."""
+        return self._known.get(name)
 
     def reserved_for(self, claim: PersistentVolumeClaim) -> list[PersistentVolume]:
         """The volumes whose `claimRef` names the claim and which can serve it, best first."""

@@ -1,10 +1,10 @@
 """Where a pod goes, or why it cannot go anywhere. Pure.
 
 `decide_pod` answers again and again from what is stored until the pod has its node: (1) volumes
-that exist are reserved for its claims, (2) the others are asked for on the chosen node, (3) when all
-claims are bound the pod is assigned. Each step is derived from the world alone, so that it goes on
-wherever it was interrupted: a claim that has its volume, or waits for one on a node, holds the pod
-to where that is.
+that exist are reserved for its claims, (2) the others are asked for on the chosen node, (3) when
+all claims are bound the pod is assigned. Each step is derived from the world alone, so that it goes
+on wherever it was interrupted: a claim that has its volume, or waits for one on a node, holds the
+pod to where that is.
 """
 
 from collections import Counter

@@ -81,6 +81,8 @@ def claims_of(pod: Pod) -> Iterator[tuple[str, bool]]:
     for volume in pod.spec.volumes or ():
         if volume.persistent_volume_claim is not None:
             name, own = volume.persistent_volume_claim.claim_name, False
+        elif volume.ephemeral is not None:
+            name, own = f"{pod.metadata.name}-{volume.name}", True
         else:
             continue
         if name not in seen:
