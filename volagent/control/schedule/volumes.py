@@ -16,6 +16,7 @@ from volagent.control.schedule.world import NodeState, World, amounts_of
 from volagent.objects.annotations import BIND_COMPLETED, SELECTED_NODE
 from volagent.objects.node_affinity import admits_node
 from volagent.objects.pod import Pod
+from volagent.objects.pod_claims import ephemeral_claim_name
 from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
 
 UNBOUND_IMMEDIATE = "pod has unbound immediate PersistentVolumeClaims"
@@ -82,7 +83,7 @@ def claims_of(pod: Pod) -> Iterator[tuple[str, bool]]:
         if volume.persistent_volume_claim is not None:
             name, own = volume.persistent_volume_claim.claim_name, False
         elif volume.ephemeral is not None:
-            name, own = f"{pod.metadata.name}-{volume.name}", True
+            name, own = ephemeral_claim_name(pod.metadata.name, volume.name), True
         else:
             continue
         if name not in seen:
