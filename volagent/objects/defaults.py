@@ -16,6 +16,8 @@ PAYLOAD_MODE = 0o644
 """`defaultMode` of secret, configMap, downwardAPI and projected volumes."""
 GRACE_S = 30
 TOKEN_LIFE_S = 3600
+_OLD_SOURCES = {("", "PersistentVolumeClaim"), ("snapshot.storage.k8s.io", "VolumeSnapshot")}
+"""What `dataSource` of a claim may name; `dataSourceRef` may name anything."""
 
 
 def default_pod(document: Document) -> Document:
@@ -169,7 +171,20 @@ def default_claim(document: Document) -> Document:
         if resources.get(group):
             resources[group] = canonical_amounts(resources[group])
     spec = {"volumeMode": "Filesystem", **given, "resources": resources}
+    if "dataSource" in given or "dataSourceRef" in given:
+        _match_sources(spec)
     return {**document, "spec": spec}
+
+
+def _match_sources(spec: Document) -> None:
+    """The older of the two fields that name a claim's source mirrors the newer, where it can."""
+    source, reference = spec.get("dataSource"), spec.get("dataSourceRef")
+    if source and not reference:
+        spec["dataSourceRef"] = source
+    elif reference and not source and not reference.get("namespace"):
+        kind = (reference.get("apiGroup") or "", reference["kind"])
+        if kind in _OLD_SOURCES:
+            spec["dataSource"] = reference
 
 
 def default_secret(document: Document) -> Document:

@@ -13,7 +13,29 @@ from volagent.objects.field_errors import FieldError, InvalidObject
 from volagent.objects.meta import Document
 from volagent.objects.pod import Pod
 from volagent.objects.reading import read_view
-from volagent.objects.storage import ConfigMap, PersistentVolume, PersistentVolumeClaim
+from volagent.objects.snapshot import VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent
+from volagent.objects.storage import ConfigMap, CSINode, PersistentVolume, PersistentVolumeClaim
+from volagent.objects.validate_attachment import (
+    VolumeAttachment,
+    validate_attachment,
+    validate_attachment_change,
+)
+from volagent.objects.validate_class import (
+    GivenCapacity,
+    GivenClass,
+    GivenDriver,
+    default_capacity,
+    default_class,
+    default_driver,
+    validate_capacity,
+    validate_capacity_change,
+    validate_class,
+    validate_class_change,
+    validate_csi_node,
+    validate_csi_node_change,
+    validate_driver,
+    validate_driver_change,
+)
 from volagent.objects.validate_cluster import (
     GivenEvent,
     GivenNamespace,
@@ -34,7 +56,21 @@ from volagent.objects.validate_config import (
     validate_secret,
     validate_secret_change,
 )
+from volagent.objects.validate_lease import (
+    Endpoints,
+    Lease,
+    default_endpoints,
+    validate_endpoints,
+    validate_lease,
+)
 from volagent.objects.validate_pod import validate_pod, validate_pod_change
+from volagent.objects.validate_snapshot import (
+    validate_content,
+    validate_content_change,
+    validate_snapshot,
+    validate_snapshot_change,
+    validate_snapshot_class,
+)
 from volagent.objects.validate_storage import (
     validate_claim,
     validate_claim_change,
@@ -83,6 +119,24 @@ _RULES = {
     "Namespace": _Rules(GivenNamespace, validate_namespace),
     "Event": _Rules(GivenEvent, validate_event),
     "ServiceAccount": _Rules(GivenServiceAccount, validate_service_account),
+    "StorageClass": _Rules(GivenClass, validate_class, default_class, validate_class_change),
+    "CSIDriver": _Rules(GivenDriver, validate_driver, default_driver, validate_driver_change),
+    "CSINode": _Rules(CSINode, validate_csi_node, validate_change=validate_csi_node_change),
+    "CSIStorageCapacity": _Rules(
+        GivenCapacity, validate_capacity, default_capacity, validate_capacity_change
+    ),
+    "VolumeAttachment": _Rules(
+        VolumeAttachment, validate_attachment, validate_change=validate_attachment_change
+    ),
+    "VolumeSnapshot": _Rules(
+        VolumeSnapshot, validate_snapshot, validate_change=validate_snapshot_change
+    ),
+    "VolumeSnapshotClass": _Rules(VolumeSnapshotClass, validate_snapshot_class),
+    "VolumeSnapshotContent": _Rules(
+        VolumeSnapshotContent, validate_content, validate_change=validate_content_change
+    ),
+    "Lease": _Rules(Lease, validate_lease),
+    "Endpoints": _Rules(Endpoints, validate_endpoints, default_endpoints),
 }  # fmt: skip
 _OTHER = _Rules(GivenObject, validate_object)
 

@@ -20,6 +20,7 @@ from volagent.objects.meta import Document, SecretReference, View
 from volagent.objects.names import check_absolute_path, check_subdomain
 from volagent.objects.quantities import Amount, read_amount
 from volagent.objects.reading import read_optional
+from volagent.objects.snapshot import TypedReference
 from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
 from volagent.objects.validate_meta import validate_metadata
 from volagent.objects.validate_volumes import (
@@ -263,6 +264,39 @@ def validate_claim(claim: PersistentVolumeClaim, document: Document) -> list[Fie
     for index, requirement in enumerate((selector and selector.match_expressions) or ()):
         where = f"spec.selector.matchExpressions[{index}]"
         errors += _validate_requirement(requirement, where)
+    if "dataSource" in raw or "dataSourceRef" in raw:
+        errors += _validate_data_sources(raw)
+    return errors
+
+
+def _validate_data_sources(raw: Document) -> list[FieldError]:
+    source = read_optional(raw, "dataSource", TypedReference, "spec.dataSource")
+    reference = read_optional(raw, "dataSourceRef", TypedReference, "spec.dataSourceRef")
+    errors: list[FieldError] = []
+    for field, given in (("spec.dataSource", source), ("spec.dataSourceRef", reference)):
+        if given is not None:
+            errors += _validate_reference(given, field)
+    if source is None or reference is None or errors:
+        return errors
+    if reference.namespace:
+        text = "may not be specified when dataSourceRef.namespace is specified"
+        return [invalid("spec", "spec.dataSource", text)]
+    if source != reference:
+        return [invalid("spec", "spec.dataSource", "must match dataSourceRef")]
+    return []
+
+
+def _validate_reference(given: TypedReference, field: str) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for name, value in (("name", given.name), ("kind", given.kind)):
+        if not value:
+            errors.append(required(f"{field}.{name}"))
+    if given.api_group:
+        reasons = check_subdomain(given.api_group)
+        errors += [invalid(f"{field}.apiGroup", given.api_group, reason) for reason in reasons]
+    elif given.kind and given.kind != "PersistentVolumeClaim":
+        text = "must be 'PersistentVolumeClaim' when referencing the default apiGroup"
+        errors.append(invalid(field, given.kind, text))
     return errors
 
 
@@ -295,6 +329,8 @@ def _fixed_part(spec: Document, before: Document, *, bound: bool) -> Document:
     fixed.pop("volumeAttributesClassName", None)
     if not before.get("volumeName"):
         fixed.pop("volumeName", None)  # set once, by whoever binds the claim
+        if before.get("storageClassName") is None:
+            fixed.pop("storageClassName", None)  # a default class that came later
     if bound:
         resources = {**fixed["resources"]}
         resources["requests"] = {**resources["requests"], "storage": ""}
