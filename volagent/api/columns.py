@@ -4,67 +4,54 @@ Source: Kubernetes `pkg/printers/internalversion/printers.go`. Pure. A column of
 by `-o wide` only.
 """
 
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from volagent.aio.clock import parse_time
+from volagent.api.cells import AGE, NAME, NONE, UNKNOWN, UNSET, Cells, age_of, column, format_age
+from volagent.api.columns_storage import STORAGE_CELLS, STORAGE_COLUMNS
 from volagent.client.contract import Resource
 from volagent.objects.meta import Document
 
-_NONE = "<none>"
-_UNKNOWN = "<unknown>"
-_UNSET = "<unset>"
 _ACCESS = {
     "ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX",
     "ReadWriteOncePod": "RWOP",
 }  # fmt: skip
 
-Cells = Callable[[Document, datetime], list[Any]]
 
-
-def _column(name: str, kind: str = "string", *, wide: bool = False) -> Document:
-    form = "name" if name == "Name" else ""
-    return {
-        "name": name, "type": kind, "format": form, "description": "", "priority": int(wide),
-    }  # fmt: skip
-
-
-_NAME = _column("Name")
-_AGE = _column("Age")
-_DEFAULT_COLUMNS = [_NAME, _column("Created At", "date")]
+_DEFAULT_COLUMNS = [NAME, column("Created At", "date")]
 _COLUMNS: dict[str, list[Document]] = {
+    **STORAGE_COLUMNS,
     "pods": [
-        _NAME, _column("Ready"), _column("Status"), _column("Restarts"), _AGE,
-        _column("IP", wide=True), _column("Node", wide=True),
-        _column("Nominated Node", wide=True), _column("Readiness Gates", wide=True),
+        NAME, column("Ready"), column("Status"), column("Restarts"), AGE,
+        column("IP", wide=True), column("Node", wide=True),
+        column("Nominated Node", wide=True), column("Readiness Gates", wide=True),
     ],
     "persistentvolumes": [
-        _NAME, _column("Capacity"), _column("Access Modes"), _column("Reclaim Policy"),
-        _column("Status"), _column("Claim"), _column("StorageClass"),
-        _column("VolumeAttributesClass"), _column("Reason"), _AGE,
-        _column("VolumeMode", wide=True),
+        NAME, column("Capacity"), column("Access Modes"), column("Reclaim Policy"),
+        column("Status"), column("Claim"), column("StorageClass"),
+        column("VolumeAttributesClass"), column("Reason"), AGE,
+        column("VolumeMode", wide=True),
     ],
     "persistentvolumeclaims": [
-        _NAME, _column("Status"), _column("Volume"), _column("Capacity"),
-        _column("Access Modes"), _column("StorageClass"), _column("VolumeAttributesClass"), _AGE,
-        _column("VolumeMode", wide=True),
+        NAME, column("Status"), column("Volume"), column("Capacity"),
+        column("Access Modes"), column("StorageClass"), column("VolumeAttributesClass"), AGE,
+        column("VolumeMode", wide=True),
     ],
     "nodes": [
-        _NAME, _column("Status"), _column("Roles"), _AGE, _column("Version"),
-        _column("Internal-IP", wide=True), _column("External-IP", wide=True),
-        _column("OS-Image", wide=True), _column("Kernel-Version", wide=True),
-        _column("Container-Runtime", wide=True),
+        NAME, column("Status"), column("Roles"), AGE, column("Version"),
+        column("Internal-IP", wide=True), column("External-IP", wide=True),
+        column("OS-Image", wide=True), column("Kernel-Version", wide=True),
+        column("Container-Runtime", wide=True),
     ],
-    "secrets": [_NAME, _column("Type"), _column("Data", "integer"), _AGE],
-    "configmaps": [_NAME, _column("Data", "integer"), _AGE],
-    "serviceaccounts": [_NAME, _column("Secrets", "integer"), _AGE],
-    "namespaces": [_NAME, _column("Status"), _AGE],
+    "secrets": [NAME, column("Type"), column("Data", "integer"), AGE],
+    "configmaps": [NAME, column("Data", "integer"), AGE],
+    "serviceaccounts": [NAME, column("Secrets", "integer"), AGE],
+    "namespaces": [NAME, column("Status"), AGE],
     "events": [
-        _column("Last Seen"), _column("Type"), _column("Reason"), _column("Object"),
-        _column("Subobject", wide=True), _column("Source", wide=True), _column("Message"),
-        _column("First Seen", wide=True), _column("Count", "integer", wide=True),
-        _column("Name", wide=True),
+        column("Last Seen"), column("Type"), column("Reason"), column("Object"),
+        column("Subobject", wide=True), column("Source", wide=True), column("Message"),
+        column("First Seen", wide=True), column("Count", "integer", wide=True),
+        column("Name", wide=True),
     ],
 }  # fmt: skip
 
@@ -79,34 +66,9 @@ def describe_cells(resource: Resource, document: Document, now: datetime) -> lis
     return _CELLS.get(resource.plural, _default_cells)(document, now)
 
 
-def format_age(since: Any, now: datetime) -> str:
-    """`5s`, `3m12s`, `4h`, `12d`, ...: a duration as Kubernetes' `HumanDuration` prints it."""
-    if not isinstance(since, str):
-        return _UNKNOWN
-    try:
-        seconds = int((now - parse_time(since)).total_seconds())
-    except (ValueError, TypeError, OverflowError):
-        return "<invalid>"
-    if seconds < -1:
-        return "<invalid>"
-    seconds = max(seconds, 0)
-    minutes, hours, days = seconds // 60, seconds // 3600, seconds // 86400
-    for unit, small, limit, per, count in (
-        ("m", "s", 10, 60, seconds), ("h", "m", 8, 60, minutes), ("d", "h", 8, 24, hours),
-        ("y", "d", 8, 365, days),
-    ):  # fmt: skip
-        first_limit = 120 if unit == "m" else 180 if unit == "h" else 48 if unit == "d" else 730
-        if count < first_limit:
-            return f"{count}{small}"
-        whole, rest = divmod(count, per)
-        if whole < limit:
-            return f"{whole}{unit}{rest}{small}" if rest else f"{whole}{unit}"
-    return f"{days // 365}y"
-
-
 def _default_cells(document: Document, _now: datetime) -> list[Any]:
     metadata = document["metadata"]
-    return [metadata["name"], metadata.get("creationTimestamp") or _UNKNOWN]
+    return [metadata["name"], metadata.get("creationTimestamp") or UNKNOWN]
 
 
 def _pod_cells(document: Document, now: datetime) -> list[Any]:
@@ -117,9 +79,9 @@ def _pod_cells(document: Document, now: datetime) -> list[Any]:
     restarts = sum(container.get("restartCount", 0) for container in statuses)
     return [
         metadata["name"], f"{ready}/{len(spec.get('containers') or ())}",
-        _pod_status(metadata, status, statuses), str(restarts), _age(metadata, now),
-        status.get("podIP") or _NONE, spec.get("nodeName") or _NONE,
-        status.get("nominatedNodeName") or _NONE, _NONE,
+        _pod_status(metadata, status, statuses), str(restarts), age_of(metadata, now),
+        status.get("podIP") or NONE, spec.get("nodeName") or NONE,
+        status.get("nominatedNodeName") or NONE, NONE,
     ]  # fmt: skip
 
 
@@ -141,14 +103,14 @@ def _pod_status(metadata: Document, status: Document, statuses: list[Document]) 
 def _volume_cells(document: Document, now: datetime) -> list[Any]:
     metadata, spec = document["metadata"], document.get("spec") or {}
     status, claim = document.get("status") or {}, (document.get("spec") or {}).get("claimRef")
-    phase = status.get("phase") or _UNKNOWN
+    phase = status.get("phase") or UNKNOWN
     return [
         metadata["name"], (spec.get("capacity") or {}).get("storage", ""),
         _access_modes(spec), spec.get("persistentVolumeReclaimPolicy", ""),
         "Terminating" if metadata.get("deletionTimestamp") else phase,
         f"{claim.get('namespace', '')}/{claim.get('name', '')}" if claim else "",
-        _storage_class(metadata, spec), spec.get("volumeAttributesClassName") or _UNSET,
-        status.get("reason", ""), _age(metadata, now), spec.get("volumeMode") or _UNSET,
+        _storage_class(metadata, spec), spec.get("volumeAttributesClassName") or UNSET,
+        status.get("reason", ""), age_of(metadata, now), spec.get("volumeMode") or UNSET,
     ]  # fmt: skip
 
 
@@ -156,14 +118,14 @@ def _claim_cells(document: Document, now: datetime) -> list[Any]:
     metadata, spec = document["metadata"], document.get("spec") or {}
     status = document.get("status") or {}
     bound = bool(spec.get("volumeName"))
-    phase = status.get("phase") or _UNKNOWN
+    phase = status.get("phase") or UNKNOWN
     return [
         metadata["name"], "Terminating" if metadata.get("deletionTimestamp") else phase,
         spec.get("volumeName", ""),
         (status.get("capacity") or {}).get("storage", "") if bound else "",
         _access_modes(status) if bound else "", _storage_class(metadata, spec),
-        spec.get("volumeAttributesClassName") or _UNSET, _age(metadata, now),
-        spec.get("volumeMode") or _UNSET,
+        spec.get("volumeAttributesClassName") or UNSET, age_of(metadata, now),
+        spec.get("volumeMode") or UNSET,
     ]  # fmt: skip
 
 
@@ -182,33 +144,33 @@ def _node_cells(document: Document, now: datetime) -> list[Any]:
     info = status.get("nodeInfo") or {}
     addresses = {a.get("type"): a.get("address") for a in status.get("addresses") or ()}
     return [
-        metadata["name"], ready, ",".join(roles) or _NONE, _age(metadata, now),
-        info.get("kubeletVersion", ""), addresses.get("InternalIP") or _NONE,
-        addresses.get("ExternalIP") or _NONE, info.get("osImage") or _UNKNOWN,
-        info.get("kernelVersion") or _UNKNOWN, info.get("containerRuntimeVersion") or _UNKNOWN,
+        metadata["name"], ready, ",".join(roles) or NONE, age_of(metadata, now),
+        info.get("kubeletVersion", ""), addresses.get("InternalIP") or NONE,
+        addresses.get("ExternalIP") or NONE, info.get("osImage") or UNKNOWN,
+        info.get("kernelVersion") or UNKNOWN, info.get("containerRuntimeVersion") or UNKNOWN,
     ]  # fmt: skip
 
 
 def _secret_cells(document: Document, now: datetime) -> list[Any]:
     metadata = document["metadata"]
     size = len(document.get("data") or ())
-    return [metadata["name"], document.get("type", "Opaque"), size, _age(metadata, now)]
+    return [metadata["name"], document.get("type", "Opaque"), size, age_of(metadata, now)]
 
 
 def _config_map_cells(document: Document, now: datetime) -> list[Any]:
     metadata = document["metadata"]
     size = len(document.get("data") or ()) + len(document.get("binaryData") or ())
-    return [metadata["name"], size, _age(metadata, now)]
+    return [metadata["name"], size, age_of(metadata, now)]
 
 
 def _account_cells(document: Document, now: datetime) -> list[Any]:
     metadata = document["metadata"]
-    return [metadata["name"], len(document.get("secrets") or ()), _age(metadata, now)]
+    return [metadata["name"], len(document.get("secrets") or ()), age_of(metadata, now)]
 
 
 def _namespace_cells(document: Document, now: datetime) -> list[Any]:
     metadata, status = document["metadata"], document.get("status") or {}
-    return [metadata["name"], status.get("phase", ""), _age(metadata, now)]
+    return [metadata["name"], status.get("phase", ""), age_of(metadata, now)]
 
 
 def _event_cells(document: Document, now: datetime) -> list[Any]:
@@ -226,10 +188,6 @@ def _event_cells(document: Document, now: datetime) -> list[Any]:
     ]  # fmt: skip
 
 
-def _age(metadata: Document, now: datetime) -> str:
-    return format_age(metadata.get("creationTimestamp"), now)
-
-
 def _access_modes(holder: Document) -> str:
     given = holder.get("accessModes") or ()
     return ",".join(short for mode, short in _ACCESS.items() if mode in given)
@@ -241,6 +199,7 @@ def _storage_class(metadata: Document, spec: Document) -> str:
 
 
 _CELLS: dict[str, Cells] = {
+    **STORAGE_CELLS,
     "pods": _pod_cells,
     "persistentvolumes": _volume_cells,
     "persistentvolumeclaims": _claim_cells,

@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from tests.unit.http.world import World, make_pod
-from volagent.api.columns import columns_of, describe_cells, format_age
+from volagent.api.cells import format_age
+from volagent.api.columns import columns_of, describe_cells
 from volagent.api.tables import table_of
 from volagent.client.contract import (
     CLAIMS,
