@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from volagent.client.contract import RESOURCES
 from volagent.host import libc
 from volagent.host.mounttable import choose_reader
 
@@ -30,13 +31,7 @@ PATIENCE_S = 20.0
 _LOOK_AGAIN_S = 0.004
 _PR_SET_PDEATHSIG = 1
 _MARK = "VOLAGENT_TEST_BASE"
-_PLURALS = {
-    "ConfigMap": "configmaps",
-    "PersistentVolume": "persistentvolumes",
-    "PersistentVolumeClaim": "persistentvolumeclaims",
-    "Pod": "pods",
-    "Secret": "secrets",
-}
+_RESOURCES = {resource.kind: resource for resource in RESOURCES}
 _prctl = ctypes.CDLL(None, use_errno=True)["prctl"]
 
 
@@ -342,10 +337,12 @@ def _die_with_pytest() -> None:
 
 def collection(document: Json) -> str:
     """Where objects of a document's kind live."""
-    plural = _PLURALS[document["kind"]]
-    if document["kind"] == "PersistentVolume":
-        return f"/api/v1/{plural}"
-    return f"/api/v1/namespaces/default/{plural}"
+    resource = _RESOURCES[document["kind"]]
+    root = f"/apis/{resource.api_version}" if resource.group else f"/api/{resource.version}"
+    if not resource.namespaced:
+        return f"{root}/{resource.plural}"
+    namespace = document["metadata"].get("namespace", "default")
+    return f"{root}/namespaces/{namespace}/{resource.plural}"
 
 
 def path_of(document: Json) -> str:
