@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,12 @@ from volagent.api.auth import ServiceAccountTokens, TokenAuthenticator, TokenFil
 from volagent.api.inprocess import InProcessClient
 from volagent.api.listen import ListenError, TlsListener, UnixListener, parse_listener
 from volagent.api.server import ApiServer
+from volagent.api.surroundings_nodes import NodesAround
 from volagent.api.tls import TlsError
 from volagent.api.tokens import TokenKeyError, load_key
+from volagent.client.shared import SharedCopies
 from volagent.control.bind.run import Binder
+from volagent.controllers import Controller, Machine, make_controllers
 from volagent.drivers import make_drivers
 from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
@@ -118,6 +121,7 @@ class _Daemon:
     began_s: float = field(default_factory=time.monotonic)
     recovery_s: float = 0.0
     tokens: TokenFile | None = None
+    copies: SharedCopies = field(init=False)
 
     async def run(self) -> None:
         """Start, serve, stop."""
@@ -130,11 +134,17 @@ class _Daemon:
                 start_loop("store", store.wait_broken())
                 start_loop("housekeeping", client.housekeeping.run())
                 agent, hand_over = self._make_agent(client, tasks.start)
+                self.copies = SharedCopies(client)
+                client.leave_to_scheduler(NodesAround(self.copies).only_node)
+                machine = Machine(agent.host, self.helpers, {})
+                controllers = make_controllers(
+                    self.settings, self.copies, client, agent.events, self.clock, machine
+                )
                 stats = VolumeStats(agent, tasks.start)
                 server = self._make_server(client, agent, hand_over, stats)
                 self._listen_to_signals(server)
                 try:
-                    await self._serve(start_loop, client, agent, server)
+                    await self._serve(start_loop, client, agent, server, controllers)
                 finally:
                     await server.close()
                     agent.stop()
@@ -147,13 +157,23 @@ class _Daemon:
         await self.helpers.close()
 
     async def _serve(
-        self, start_loop: Start, client: InProcessClient, agent: NodeAgent, server: ApiServer
+        self,
+        start_loop: Start,
+        client: InProcessClient,
+        agent: NodeAgent,
+        server: ApiServer,
+        controllers: Mapping[str, Controller],
     ) -> None:
         await agent.node.register()
         start_loop("agent", agent.run(start_loop))
-        start_loop("binder", Binder(client, agent.events).run())
         await self._open_listeners(server)
         await agent.recovered.wait()
+        # Volumes that are mounted come first; what is to be bound or made can wait for them.
+        start_loop("copies", self.copies.run())
+        start_loop("binder", Binder(client, agent.events).run())
+        for name, controller in controllers.items():
+            start_loop(name, controller.run())
+        await self.copies.wait_synced()
         self.recovery_s = time.monotonic() - self.began_s
         recovery_seconds.set(self.recovery_s)
         gc.freeze()
@@ -310,11 +330,17 @@ class _Daemon:
         return ApiServer(
             client,
             node_view=view,
-            ready=lambda: None if agent.recovered.is_set() else "recovery is not over",
+            ready=lambda: self._find_obstacle(agent),
             metrics=stats.render,
             version=__version__,
             authenticators=authenticators,
         )
+
+    def _find_obstacle(self, agent: NodeAgent) -> str | None:
+        """Why the daemon is not ready, or None."""
+        if not agent.recovered.is_set():
+            return "recovery is not over"
+        return None if self.copies.is_synced else "the controllers have not seen everything"
 
     def _describe_backends(self) -> list[dict[str, Any]]:
         return [

@@ -83,6 +83,11 @@ class SharedCopies:
             followed = self._all[resource] = Followed(self._client, resource, _as(view))
         return followed
 
+    @property
+    def is_synced(self) -> bool:
+        """Whether every kind has been listed."""
+        return all(followed.informer.synced.is_set() for followed in self._all.values())
+
     async def wait_synced(self) -> None:
         """Wait until every kind has been listed."""
         for followed in self._all.values():

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from volagent.host import libc, paths
+from volagent.host.contract import Closeable, MountChanges, Mounts
 from volagent.host.paths import explain_failure
 
 _EVENTS: Final = (
@@ -47,3 +48,18 @@ class DirectoryWatch:
         except BlockingIOError:
             return
         self._on_change()
+
+
+class LocalWatches:
+    """How a part hears of changes of this VM: of its mounts, and of its directories' entries."""
+
+    def __init__(self, mounts: Mounts) -> None:
+        self._mounts = mounts
+
+    def watch_mounts(self, on_change: Callable[[MountChanges], None]) -> Closeable:
+        """Call when mounts come and go."""
+        return self._mounts.watch_mounts(on_change)
+
+    def watch_directory(self, path: str, on_change: Callable[[], None]) -> Closeable:
+        """Call when a directory's entries come and go. Raises `Absent`, `HostError`."""
+        return DirectoryWatch(path, on_change)

@@ -87,7 +87,7 @@ def describe_node(name: str, now: str) -> Document:
     capacity = {
         "cpu": str(os.cpu_count() or 1),
         "memory": f"{memory_ki}Ki",
-        "pods": "1000",
+        "pods": "10000",
     }
     ready = {
         "type": "Ready", "status": "True", "reason": "VolagentReady",

@@ -1,0 +1,76 @@
+"""Which controllers run beside the API, and what they are given: the composition of `control/`.
+
+All follow the same copies and write through the same client, so that it makes no difference to them
+which process they run in. Built before the copies run, so that nobody misses a change.
+"""
+
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from volagent.aio.clock import Clock
+from volagent.client.contract import Client
+from volagent.client.events import EventRecorder
+from volagent.client.shared import SharedCopies
+from volagent.control.discover.decide import Rule
+from volagent.control.discover.run import Discovery
+from volagent.control.ephemeral.run import EphemeralController
+from volagent.control.expand.run import ExpandController
+from volagent.control.schedule.run import Scheduler
+from volagent.control.snapshot.run import SnapshotController
+from volagent.drivers.provisioning.contract import ProvisionerTable
+from volagent.host.contract import Host
+from volagent.host.directory_watch import LocalWatches
+from volagent.host.local_storage import LocalStorage
+from volagent.host.process import Helpers
+from volagent.settings import Settings
+
+
+class Controller(Protocol):
+    """What runs for ever."""
+
+    def run(self) -> Coroutine[Any, Any, None]:
+        """Do the work, for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What controllers that touch this VM work on."""
+
+    host: Host
+    helpers: Helpers
+    provisioners: ProvisionerTable
+
+
+def make_controllers(
+    settings: Settings,
+    copies: SharedCopies,
+    client: Client,
+    events: EventRecorder,
+    clock: Clock,
+    machine: Machine,
+) -> dict[str, Controller]:
+    """Every controller of the all-in-one form, by its name."""
+    provisioners = machine.provisioners
+    controllers: dict[str, Controller] = {
+        "scheduler": Scheduler(copies, client, events, clock),
+        "growth": ExpandController(copies, client, events, provisioners, clock),
+        "snapshots": SnapshotController(copies, client, events, provisioners, clock),
+        "ephemeral claims": EphemeralController(copies, client, events),
+    }
+    rules = [
+        Rule(
+            rule.directory, rule.storage_class, rule.reclaim_policy, rule.labels,
+            rule.plain_directories,
+        )
+        for rule in settings.discovery
+    ]  # fmt: skip
+    if rules:
+        controllers["discovery"] = Discovery(
+            copies, client, events,
+            storage=LocalStorage(machine.host, machine.helpers),
+            watches=LocalWatches(machine.host.mounts),
+            node_name=settings.node_name,
+            rules=rules,
+        )  # fmt: skip
+    return controllers
