@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from volagent.drivers.contract import (
     Attaches,
+    Done,
     DriverTable,
     Expands,
     HeldDevice,
@@ -142,10 +143,14 @@ class Executor:
         spec = wanted.spec
         found = self.actual.get(spec.key)
         assert found is not None
-        assert found.stage is not None
-        driver = cast("Expands", self.drivers[spec.driver])
         device = self._device(wanted)
-        done = await driver.expand(spec, device, found.stage)
+        done: Done
+        if found.stage is None:
+            # A raw device is in use: it is only looked at again, and takes its new size.
+            done = await cast("Attaches", self.drivers[spec.driver]).attach(spec)
+        else:
+            driver = cast("Expands", self.drivers[spec.driver])
+            done = await driver.expand(spec, device, found.stage)
         grown = replace(device, size_bytes=max(device.size_bytes, spec.capacity_bytes or 0))
         self.actual.put(replace(self.actual.get(spec.key) or found, device=grown))
         return done.evidence

@@ -147,7 +147,7 @@ def _set_up(key: VolumeKey, wanted: Wanted, found: VolumeRecord | None) -> list[
         steps.append(Prepare(key))
     if Phase.STAGE in phases and not staged:
         steps.append(Stage(key))
-    elif staged and _has_grown(wanted, found):
+    elif (staged or (attached and Phase.STAGE not in phases)) and _has_grown(wanted, found):
         steps.append(Expand(key))
     for pod, use in wanted.uses.items():
         record = found.uses.get(pod) if found is not None else None
