@@ -150,8 +150,9 @@ def _a_claim(name: str, gib: int, storage_class: str = "bench") -> dict[str, Any
     }
 
 
-def measure_binds(daemon: Daemon, name: str, count: int) -> Iterator[Figure]:
+def measure_binds(daemon: Daemon, figure: str, count: int) -> Iterator[Figure]:
     """`binds_per_s`: claims of random sizes to as many volumes, first POST to last one Bound."""
+    name = f"bind{count}"
     sizes = random.Random(_SEED)
     volumes = [
         _post(VOLUMES, _a_volume(f"{name}-{number}", sizes.randint(50, 100)))
@@ -166,7 +167,7 @@ def measure_binds(daemon: Daemon, name: str, count: int) -> Iterator[Figure]:
     began = time.perf_counter()
     asyncio.run(_bind(daemon, claims, name, count))
     took_s = time.perf_counter() - began
-    yield Figure(name, "1/s", [count / took_s], ">= 1200" if count < 10_000 else ">= 1000",
+    yield Figure(figure, "1/s", [count / took_s], ">= 1200" if count < 10_000 else ">= 1000",
                  f"{count} claims, {count} volumes of the same class, 32 clients")  # fmt: skip
     asyncio.run(_clear(daemon, name, count))
 

@@ -12,6 +12,7 @@ from volagent.aio.clock import Clock
 from volagent.client.contract import Client
 from volagent.client.events import EventRecorder
 from volagent.client.shared import SharedCopies
+from volagent.control.bind.run import Binder
 from volagent.control.discover.decide import Rule
 from volagent.control.discover.run import Discovery
 from volagent.control.ephemeral.run import EphemeralController
@@ -53,6 +54,7 @@ def make_controllers(
     """Every controller of the all-in-one form, by its name."""
     provisioners = machine.provisioners
     controllers: dict[str, Controller] = {
+        "binder": Binder(copies, client, events, frozenset(provisioners)),
         "scheduler": Scheduler(copies, client, events, clock),
         "growth": ExpandController(copies, client, events, provisioners, clock),
         "snapshots": SnapshotController(copies, client, events, provisioners, clock),

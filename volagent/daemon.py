@@ -27,11 +27,11 @@ from volagent.api.auth import ServiceAccountTokens, TokenAuthenticator, TokenFil
 from volagent.api.inprocess import InProcessClient
 from volagent.api.listen import ListenError, TlsListener, UnixListener, parse_listener
 from volagent.api.server import ApiServer
+from volagent.api.surroundings import ClassesAround
 from volagent.api.surroundings_nodes import NodesAround
 from volagent.api.tls import TlsError
 from volagent.api.tokens import TokenKeyError, load_key
 from volagent.client.shared import SharedCopies
-from volagent.control.bind.run import Binder
 from volagent.controllers import Controller, Machine, make_controllers
 from volagent.drivers import make_drivers
 from volagent.drivers.layout import Layout
@@ -121,6 +121,7 @@ class _Daemon:
     began_s: float = field(default_factory=time.monotonic)
     recovery_s: float = 0.0
     tokens: TokenFile | None = None
+    admission: Admission = field(default_factory=Admission)
     copies: SharedCopies = field(init=False)
 
     async def run(self) -> None:
@@ -135,6 +136,7 @@ class _Daemon:
                 start_loop("housekeeping", client.housekeeping.run())
                 agent, hand_over = self._make_agent(client, tasks.start)
                 self.copies = SharedCopies(client)
+                self.admission.surroundings = ClassesAround(self.copies)
                 client.leave_to_scheduler(NodesAround(self.copies).only_node)
                 machine = Machine(agent.host, self.helpers, {})
                 controllers = make_controllers(
@@ -170,7 +172,6 @@ class _Daemon:
         await agent.recovered.wait()
         # Volumes that are mounted come first; what is to be bound or made can wait for them.
         start_loop("copies", self.copies.run())
-        start_loop("binder", Binder(client, agent.events).run())
         for name, controller in controllers.items():
             start_loop(name, controller.run())
         await self.copies.wait_synced()
@@ -248,7 +249,7 @@ class _Daemon:
         except TokenKeyError as error:
             raise StartError(str(error)) from error
         return InProcessClient(
-            store, Admission(), self.clock,
+            store, self.admission, self.clock,
             token_key=key, default_node_name=self.settings.node_name,
         )  # fmt: skip
 

@@ -19,9 +19,12 @@ from volagent.objects.meta import Document
 SUFFIXES = (".yaml", ".yml", ".json")
 MAX_BYTES = 32 * 1024 * 1024
 _ORDER = (
-    "Namespace", "ServiceAccount", "Secret", "ConfigMap", "PersistentVolume",
-    "PersistentVolumeClaim", "Node", "Event", "Pod",
+    "Namespace", "ServiceAccount", "ClusterRole", "Role", "ClusterRoleBinding", "RoleBinding",
+    "Secret", "ConfigMap", "Node", "StorageClass", "VolumeSnapshotClass", "CSIDriver",
+    "PersistentVolume", "VolumeSnapshotContent", "VolumeSnapshot", "PersistentVolumeClaim",
+    "Event", "Pod",
 )  # fmt: skip
+"""What others refer to comes first: a class before its claims, a claim before its pods."""
 
 
 @dataclass(frozen=True, slots=True)

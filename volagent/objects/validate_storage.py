@@ -329,6 +329,8 @@ def _fixed_part(spec: Document, before: Document, *, bound: bool) -> Document:
     fixed.pop("volumeAttributesClassName", None)
     if not before.get("volumeName"):
         fixed.pop("volumeName", None)  # set once, by whoever binds the claim
+    if before.get("storageClassName") is None:
+        fixed.pop("storageClassName", None)  # left open: a default class may come
         if before.get("storageClassName") is None:
             fixed.pop("storageClassName", None)  # a default class that came later
     if bound:

@@ -12,12 +12,11 @@ import pytest
 from tests.contract.client.documents import claim, volume
 from volagent.api.patch import merge
 from volagent.control.bind.decide import (
-    choose_volume,
     decide_claim,
     decide_volume,
-    find_misfit,
 )
-from volagent.control.bind.run import patch_of
+from volagent.control.bind.match import find_misfit, rank_reserved
+from volagent.control.bind.patches import patch_of
 from volagent.objects.annotations import BIND_COMPLETED, BOUND_BY_CONTROLLER
 from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
 
@@ -72,7 +71,9 @@ class World:
         if verdict.step is None:
             return False
         body, _ = patch_of(verdict.step)
-        if "Claim" in type(verdict.step).__name__ or type(verdict.step).__name__ == "NameVolume":
+        if (hasattr(verdict.step, "claim") and not hasattr(verdict.step, "volume")) or type(
+            verdict.step
+        ).__name__ == "BindClaim":
             self.claim = merge(self.claim, body)
         else:
             self.volume = merge(self.volume, body)
@@ -137,14 +138,14 @@ def test_annotations_tell_what_the_binder_decided_and_what_people_did():
 
 
 def test_volume_is_released_when_its_claim_goes_and_its_data_is_kept():
-    for policy, reports in (("Retain", 0), ("Delete", 1)):
+    for policy, phase, reports in (("Retain", "Released", 0), ("Delete", "Failed", 1)):
         world = World(
             make_claim(volumeName="pv"), make_volume(persistentVolumeReclaimPolicy=policy)
         )
         world.settle()
         world.claim = None
         world.settle()
-        assert world.volume["status"]["phase"] == "Released"
+        assert world.volume["status"]["phase"] == phase
         assert world.volume["spec"]["claimRef"]["uid"] == "c-uid"
         assert len(world.reports) == reports
 
@@ -304,9 +305,9 @@ def test_reservation_stands_above_the_class_and_the_smallest_one_is_taken():
         make_volume(name="taken", claimRef={**OURS, "uid": "another"}),
     ]
 
-    chosen = choose_volume(as_claim(make_claim()), [as_volume(one) for one in reserved])
+    ranked = rank_reserved(as_claim(make_claim()), [as_volume(one) for one in reserved])
 
-    assert chosen.metadata.name == "a"
+    assert [volume.metadata.name for volume in ranked] == ["a", "b", "big"]
 
 
 def test_claim_that_is_going_is_left_alone():

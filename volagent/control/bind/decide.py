@@ -1,32 +1,49 @@
 """What brings one claim or one volume a step further. Pure.
 
-Binding is four writes, each of which is derived again from what is stored, so that it goes on
-wherever it was interrupted: (1) the volume names the claim (`claimRef` with its uid), (2) the
-volume is Bound, (3) the claim names the volume and is marked `bind-completed`, (4) the claim is
-Bound. Each call here answers with the next single step. Rules, texts and annotations are those of
-Kubernetes' `pkg/controller/volume/persistentvolume/pv_controller.go`, except where a comment says
-otherwise.
+Binding is two writes, each of which is derived again from what is stored, so that it goes on
+wherever it was interrupted: (1) the volume names the claim (`claimRef` with its uid) and is Bound,
+(2) the claim names the volume, is marked `bind-completed` and is Bound. Through a server that can
+only write an object or its status, each of the two is two. A call here answers with the next single
+step. Rules, texts and annotations are those of Kubernetes'
+`pkg/controller/volume/persistentvolume/pv_controller.go`, except where a comment says otherwise;
+which of several volumes is taken is in `match.py`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from volagent.objects.annotations import BETA_CLASS, BIND_COMPLETED
-from volagent.objects.meta import ObjectReference
-from volagent.objects.quantity import QuantityError, parse_quantity
-from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
+from volagent.control.bind.match import (
+    find_misfit,
+    full_name,
+    is_reserved_for,
+    rank_reserved,
+)
+from volagent.objects.annotations import (
+    BIND_COMPLETED,
+    PROVISIONED_BY,
+    PROVISIONER,
+    PROVISIONING,
+    SELECTED_NODE,
+)
+from volagent.objects.classes import (
+    NO_PROVISIONER,
+    WAIT_FOR_FIRST_CONSUMER,
+    class_of_claim,
+    names_no_class,
+)
+from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
 
 
 @dataclass(frozen=True, slots=True)
-class ReserveVolume:
-    """Let the volume name the claim, with its uid."""
+class BindVolume:
+    """Let the volume name the claim, with its uid, and be Bound: (1)."""
 
     volume: PersistentVolume
     claim: PersistentVolumeClaim
 
     def describe(self) -> str:
         """A sentence for the log."""
-        return f"volume {self.volume.metadata.name} reserved for {full_name(self.claim)}"
+        return f"volume {self.volume.metadata.name} bound to {full_name(self.claim)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +63,7 @@ class SetVolumePhase:
 
     volume: PersistentVolume
     phase: str
+    message: str = ""
 
     def describe(self) -> str:
         """A sentence for the log."""
@@ -53,31 +71,59 @@ class SetVolumePhase:
 
 
 @dataclass(frozen=True, slots=True)
-class NameVolume:
-    """Let the claim name the volume, for good."""
+class BindClaim:
+    """Let the claim name the volume, for good, and be Bound: (2)."""
 
     claim: PersistentVolumeClaim
     volume: PersistentVolume
 
     def describe(self) -> str:
         """A sentence for the log."""
-        return f"claim {full_name(self.claim)} takes volume {self.volume.metadata.name}"
+        return f"claim {full_name(self.claim)} bound to volume {self.volume.metadata.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class SetClaimPhase:
-    """Say where the claim stands, and with a volume, what it got."""
+    """Say where the claim stands."""
 
     claim: PersistentVolumeClaim
     phase: str
-    volume: PersistentVolume | None = None
 
     def describe(self) -> str:
         """A sentence for the log."""
         return f"claim {full_name(self.claim)} is {self.phase}"
 
 
-Step = ReserveVolume | FreeVolume | SetVolumePhase | NameVolume | SetClaimPhase
+@dataclass(frozen=True, slots=True)
+class ChooseClass:
+    """Give the claim, which names no class, the default one."""
+
+    claim: PersistentVolumeClaim
+    name: str
+
+    def describe(self) -> str:
+        """A sentence for the log."""
+        return f"claim {full_name(self.claim)} gets class {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class AskProvisioner:
+    """Note on the claim who is to make its volume."""
+
+    claim: PersistentVolumeClaim
+    provisioner: str
+    ours: bool
+    """One of this process: it promises to clean up, by a finalizer in the same write."""
+
+    def describe(self) -> str:
+        """A sentence for the log."""
+        return f"claim {full_name(self.claim)} is for {self.provisioner} to make"
+
+
+Step = (
+    BindVolume | FreeVolume | SetVolumePhase | BindClaim | SetClaimPhase | ChooseClass
+    | AskProvisioner
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +132,7 @@ class Report:
 
     reason: str
     message: str
+    normal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +143,39 @@ class Verdict:
     report: Report | None = None
 
 
+def _nothing_free() -> PersistentVolume | None:
+    return None
+
+
+def _nothing_to_say() -> str:
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """What there is for a claim that has no volume yet; what costs is asked only when needed."""
+
+    find_free: Callable[[], PersistentVolume | None] = _nothing_free
+    """The best of the free volumes that fit (and that its pod's node can have)."""
+    storage_class: StorageClass | None = None
+    """The class it names, if there is such an object."""
+    default_class: str = ""
+    waiting_pods: Sequence[str] = ()
+    """Pods that use the claim and have no node yet."""
+    provisioners: frozenset[str] = frozenset()
+    """Those of this process."""
+    explain_misfits: Callable[[], str] = _nothing_to_say
+    """Why none of the volumes does, in short."""
+
+
+_NO_OUTLOOK = Outlook()
+
+
 def decide_claim(
     claim: PersistentVolumeClaim,
     named: PersistentVolume | None,
     reserved: Sequence[PersistentVolume],
+    outlook: Outlook = _NO_OUTLOOK,
 ) -> Verdict:
     """The next step for a claim.
 
@@ -111,8 +187,8 @@ def decide_claim(
     if BIND_COMPLETED in (claim.metadata.annotations or {}):
         return _decide_bound(claim, named)
     if not claim.spec.volume_name:
-        volume = choose_volume(claim, reserved)
-        return _wait_for_volume(claim) if volume is None else Verdict(_bind(claim, volume))
+        ranked = rank_reserved(claim, reserved)
+        return Verdict(_bind(claim, ranked[0])) if ranked else _find_volume(claim, outlook)
     if named is None:
         return _pend(claim, "FailedBinding", f'volume "{claim.spec.volume_name}" not found')
     if named.spec.claim_ref is None:
@@ -144,96 +220,82 @@ def decide_volume(volume: PersistentVolume, claim: PersistentVolumeClaim | None)
     return Verdict()  # being bound: the claim's turn
 
 
-def choose_volume(
-    claim: PersistentVolumeClaim, reserved: Sequence[PersistentVolume]
-) -> PersistentVolume | None:
-    """The best of the volumes that are reserved for the claim and can serve it.
-
-    A reservation stands above class and selector. Least waste first, then the name, where
-    Kubernetes takes any.
-    """
-    fitting = [
-        (_size(volume.spec.capacity), volume.metadata.name, volume)
-        for volume in reserved
-        if is_reserved_for(volume, claim) and not find_misfit(claim, volume, any_class=True)
-    ]
-    return min(fitting, key=lambda entry: entry[:2])[2] if fitting else None
-
-
-def find_misfit(
-    claim: PersistentVolumeClaim, volume: PersistentVolume, *, any_class: bool = False
-) -> str:
-    """Why a volume cannot serve a claim, or "". In the order and words of Kubernetes."""
-    if volume.metadata.deletion_timestamp is not None:
-        return f'the volume is marked for deletion "{volume.metadata.name}"'
-    resources = claim.spec.resources
-    if _size(volume.spec.capacity) < _size(resources.requests if resources else None):
-        return "requested PV is too small"
-    if not any_class and class_of_volume(volume) != class_of_claim(claim):
-        return "storageClassName does not match"
-    if (volume.spec.volume_mode or "Filesystem") != (claim.spec.volume_mode or "Filesystem"):
-        return "incompatible volumeMode"
-    if not set(claim.spec.access_modes or ()) <= set(volume.spec.access_modes or ()):
-        return "incompatible accessMode"
-    return ""
-
-
-def is_reserved_for(volume: PersistentVolume, claim: PersistentVolumeClaim) -> bool:
-    """Whether a volume's `claimRef` names the claim, and no other life of that name."""
-    reference = volume.spec.claim_ref
-    return (
-        reference is not None
-        and reference.namespace == claim.metadata.namespace
-        and reference.name == claim.metadata.name
-        and reference.uid in ("", claim.metadata.uid)
+def _find_volume(claim: PersistentVolumeClaim, outlook: Outlook) -> Verdict:
+    """The way of a claim that nothing is reserved for."""
+    if names_no_class(claim) and outlook.default_class:
+        return Verdict(ChooseClass(claim, outlook.default_class))
+    annotations = claim.metadata.annotations or {}
+    if PROVISIONER in annotations and PROVISIONING in (claim.metadata.finalizers or ()):
+        # One of ours may be making its volume just now: another one would be one too many.
+        return _pend_quietly(claim)
+    storage_class = outlook.storage_class
+    waits = storage_class is not None and (
+        storage_class.volume_binding_mode == WAIT_FOR_FIRST_CONSUMER
     )
+    if waits and SELECTED_NODE not in annotations:
+        return _await_consumer(claim, outlook)
+    free = outlook.find_free()
+    if free is not None:
+        return Verdict(_bind(claim, free))
+    name = class_of_claim(claim)
+    if not name:
+        text = "no persistent volumes available for this claim and no storage class is set"
+        return _pend(claim, "FailedBinding", _with_misfits(text, outlook))
+    if storage_class is None:
+        text = f'storageclass.storage.k8s.io "{name}" not found'
+        return _pend(claim, "ProvisioningFailed", _with_misfits(text, outlook))
+    if storage_class.provisioner == NO_PROVISIONER:
+        text = "no volume plugin matched name: kubernetes.io/no-provisioner"
+        return _pend(claim, "ProvisioningFailed", _with_misfits(text, outlook))
+    return _ask(claim, storage_class.provisioner, outlook)
 
 
-def class_of_claim(claim: PersistentVolumeClaim) -> str:
-    """The class a claim asks for; the old annotation beats the field."""
-    annotated = (claim.metadata.annotations or {}).get(BETA_CLASS)
-    return annotated if annotated is not None else claim.spec.storage_class_name or ""
+def _ask(claim: PersistentVolumeClaim, provisioner: str, outlook: Outlook) -> Verdict:
+    ours = provisioner in outlook.provisioners
+    asked = (claim.metadata.annotations or {}).get(PROVISIONER) == provisioner
+    report = None
+    if not ours:
+        report = Report(
+            "ExternalProvisioning",
+            f'waiting for a volume to be created, either by external provisioner "{provisioner}" or'
+            " manually created by system administrator",
+            normal=True,
+        )
+    if not asked or (ours and PROVISIONING not in (claim.metadata.finalizers or ())):
+        return Verdict(AskProvisioner(claim, provisioner, ours), report)
+    step = None if claim.status.phase == "Pending" else SetClaimPhase(claim, "Pending")
+    return Verdict(step, report)
 
 
-def class_of_volume(volume: PersistentVolume) -> str:
-    """The class a volume belongs to; the old annotation beats the field."""
-    annotated = (volume.metadata.annotations or {}).get(BETA_CLASS)
-    return annotated if annotated is not None else volume.spec.storage_class_name
+def _await_consumer(claim: PersistentVolumeClaim, outlook: Outlook) -> Verdict:
+    step = None if claim.status.phase == "Pending" else SetClaimPhase(claim, "Pending")
+    if outlook.waiting_pods:
+        pods = ", ".join(outlook.waiting_pods)
+        text = f"waiting for pod {pods} to be scheduled"
+        return Verdict(step, Report("WaitForPodScheduled", text, normal=True))
+    text = "waiting for first consumer to be created before binding"
+    return Verdict(step, Report("WaitForFirstConsumer", text, normal=True))
 
 
-def full_name(claim: PersistentVolumeClaim) -> str:
-    """`namespace/name`."""
-    return f"{claim.metadata.namespace}/{claim.metadata.name}"
-
-
-def reference_to(claim: PersistentVolumeClaim) -> ObjectReference:
-    """The `claimRef` that names exactly this claim."""
-    return ObjectReference(
-        kind="PersistentVolumeClaim",
-        api_version="v1",
-        namespace=claim.metadata.namespace,
-        name=claim.metadata.name,
-        uid=claim.metadata.uid,
-        resource_version=claim.metadata.resource_version,
-    )
+def _with_misfits(text: str, outlook: Outlook) -> str:
+    misfits = outlook.explain_misfits()
+    return f"{text} ({misfits})" if misfits else text
 
 
 def _bind(claim: PersistentVolumeClaim, volume: PersistentVolume) -> Step | None:
     reference = volume.spec.claim_ref
-    if reference is None or reference.uid != claim.metadata.uid:
-        return ReserveVolume(volume, claim)  # (1)
-    if volume.status.phase != "Bound":
-        return SetVolumePhase(volume, "Bound")  # (2)
+    if reference is None or reference.uid != claim.metadata.uid or volume.status.phase != "Bound":
+        return BindVolume(volume, claim)  # (1)
     named = claim.spec.volume_name == volume.metadata.name
-    if not named or BIND_COMPLETED not in (claim.metadata.annotations or {}):
-        return NameVolume(claim, volume)  # (3)
     status = claim.status
     if (
-        status.phase != "Bound"
+        not named
+        or BIND_COMPLETED not in (claim.metadata.annotations or {})
+        or status.phase != "Bound"
         or not status.capacity
         or status.access_modes != volume.spec.access_modes
     ):
-        return SetClaimPhase(claim, "Bound", volume)  # (4)
+        return BindClaim(claim, volume)  # (2)
     return None
 
 
@@ -256,19 +318,13 @@ def _decide_bound(claim: PersistentVolumeClaim, volume: PersistentVolume | None)
     )  # fmt: skip
 
 
-def _wait_for_volume(claim: PersistentVolumeClaim) -> Verdict:
-    name = class_of_claim(claim)
-    if name:
-        return _pend(claim, "ProvisioningFailed", f'storageclass.storage.k8s.io "{name}" not found')
-    return _pend(
-        claim, "FailedBinding",
-        "no persistent volumes available for this claim and no storage class is set",
-    )  # fmt: skip
-
-
 def _pend(claim: PersistentVolumeClaim, reason: str, message: str) -> Verdict:
     step = None if claim.status.phase == "Pending" else SetClaimPhase(claim, "Pending")
     return Verdict(step, Report(reason, message))
+
+
+def _pend_quietly(claim: PersistentVolumeClaim) -> Verdict:
+    return Verdict(None if claim.status.phase == "Pending" else SetClaimPhase(claim, "Pending"))
 
 
 def _lose(claim: PersistentVolumeClaim, reason: str, message: str) -> Verdict:
@@ -278,26 +334,20 @@ def _lose(claim: PersistentVolumeClaim, reason: str, message: str) -> Verdict:
 
 
 def _release(volume: PersistentVolume) -> Verdict:
+    """The claim is gone. Data that nobody here can delete is kept, and that is told."""
     if volume.status.phase in ("Released", "Failed"):
         return Verdict()
-    report = None
-    if volume.spec.persistent_volume_reclaim_policy == "Delete":
-        report = Report(
-            "VolumeFailedDelete",
-            "the claim is gone and the volume's data is kept: nothing here deletes volumes of this "
-            "kind; delete the volume's data and the PersistentVolume, or remove its claimRef to "
-            "use it again",
-        )
-    return Verdict(SetVolumePhase(volume, "Released"), report)
+    made_by = (volume.metadata.annotations or {}).get(PROVISIONED_BY, "")
+    retained = volume.spec.persistent_volume_reclaim_policy != "Delete"
+    if retained or made_by:
+        return Verdict(SetVolumePhase(volume, "Released"))
+    text = (
+        "the claim is gone and the volume's data is kept: nothing here deletes volumes of this"
+        " kind; delete the volume's data and the PersistentVolume, or use it again with"
+        f" `volagent pv reuse {volume.metadata.name}`"
+    )
+    return Verdict(SetVolumePhase(volume, "Failed", text), Report("VolumeFailedDelete", text))
 
 
 def _volume_phase(volume: PersistentVolume, phase: str) -> Step | None:
     return None if volume.status.phase == phase else SetVolumePhase(volume, phase)
-
-
-def _size(quantities: dict[str, str | int] | None) -> int:
-    try:
-        value = parse_quantity((quantities or {}).get("storage", 0))
-    except QuantityError:
-        return 0  # refused when it was declared; nothing is known of it
-    return -(-value.numerator // value.denominator)

@@ -2,7 +2,11 @@
 
 A change of either marks it and its counterparts; a worker then takes it as far as it goes, each
 write conditional on the version that was decided on. A lost race is not retried here: the change
-that won marks the key again. Needs nothing but a client, so that it can run anywhere.
+that won marks the key again. A volume that was chosen is held back from other claims until the
+store has seen it bound, or the write failed.
+
+Claims that found nothing wait by class and mode. A volume that becomes free wakes the one of them
+that fits it best; when that one leaves without it, the volume wakes the next.
 """
 
 import asyncio
@@ -16,36 +20,48 @@ from volagent.aio.tasks import Supervisor
 from volagent.client.contract import (
     CLAIMS,
     PERSISTENT_VOLUMES,
+    STORAGE_CLASSES,
     ApiError,
     Client,
     Conflict,
     NotFound,
-    Selection,
 )
 from volagent.client.events import EventRecorder, subject_of
-from volagent.client.informer import Informer, Key
+from volagent.client.informer import Key
+from volagent.client.shared import SharedCopies
 from volagent.control.bind.decide import (
+    AskProvisioner,
+    BindClaim,
+    BindVolume,
+    ChooseClass,
     FreeVolume,
-    NameVolume,
-    ReserveVolume,
+    Outlook,
     SetClaimPhase,
     SetVolumePhase,
     Step,
     Verdict,
     decide_claim,
     decide_volume,
-    reference_to,
 )
-from volagent.objects.annotations import BIND_COMPLETED, BOUND_BY_CONTROLLER
-from volagent.objects.meta import Document
-from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
+from volagent.control.bind.match import VolumeIndex, find_rejections
+from volagent.control.bind.patches import patch_of
+from volagent.control.bind.waiting import WaitingClaims
+from volagent.objects.annotations import SELECTED_NODE
+from volagent.objects.classes import choose_default_class, class_of_claim
+from volagent.objects.node_affinity import admits_node
+from volagent.objects.pod import Pod
+from volagent.objects.pod_claims import claim_source_of
+from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
 from volagent.observe.logs import get_logger
 
 STEPS_LIMIT = 8
-"""Steps in one go: four make a binding, so more mean that somebody works against it."""
-WORKERS = 16
+"""Steps in one go: two make a binding, so more mean that somebody works against it."""
+WORKERS = 32
 RETRY_S = 2.0
 """After a failed write (the server cannot store it now) the key waits so long."""
+MISFITS_LOOKED_AT = 500
+"""So many volumes are gone through for the text of an event; `explain` goes through all."""
+MISFITS_NAMED = 3
 
 _CLAIM, _VOLUME = "claim", "volume"
 _Item = tuple[str, str, str]
@@ -56,38 +72,48 @@ _log = get_logger("binder")
 
 
 class Binder:
-    """Binds claims that name their volume, and volumes that name their claim."""
+    """Finds volumes for claims, and says who is to make one where there is none."""
 
-    def __init__(self, client: Client, events: EventRecorder) -> None:
+    def __init__(
+        self,
+        copies: SharedCopies,
+        client: Client,
+        events: EventRecorder,
+        provisioners: frozenset[str] = frozenset(),
+    ) -> None:
+        """`provisioners` are those of this process. Before `copies.run`."""
+        self._copies = copies
         self._client = client
         self._events = events
-        self._claims = Informer(client, CLAIMS, Selection(), _read_claim, self._claim_changed)
-        self._volumes = Informer(
-            client, PERSISTENT_VOLUMES, Selection(), _read_volume, self._volume_changed
-        )
+        self._provisioners = provisioners
+        self._index = VolumeIndex()
+        self._waiting = WaitingClaims()
+        self._held: set[str] = set()
+        """Volumes that were chosen and that the copies do not show as bound yet."""
         self._naming: dict[str, set[Key]] = {}
         """Volume → the claims that name it."""
-        self._reserving: dict[Key, set[str]] = {}
-        """Claim → the volumes that name it."""
+        self._consumers: dict[Key, set[str]] = {}
+        """Claim → the pods that use it and have no node."""
+        self._default_class = ""
         self._queue: KeyedQueue[_Item] | None = None
+        copies.volumes.listen(self._volume_changed)
+        copies.claims.listen(self._claim_changed)
+        copies.classes.listen(self._class_changed)
+        copies.pods.listen(self._pod_changed)
 
     async def run(self) -> None:
         """Bind, for ever."""
+        # Not before all is listed: a volume whose claim is merely not known yet must not look
+        # abandoned.
+        await self._copies.wait_synced()
         async with Supervisor() as tasks:
-            loops = (
-                tasks.start_loop("binder's claims", self._claims.run()),
-                tasks.start_loop("binder's volumes", self._volumes.run()),
-            )
-            await self._claims.synced.wait()
-            await self._volumes.synced.wait()
-            # Only now: a volume whose claim is merely not listed yet must not look abandoned.
             queue = self._queue = KeyedQueue("bind", self._work, tasks.start, width=WORKERS)
-            for claim in self._claims.values():
-                queue.mark((_CLAIM, claim.metadata.namespace, claim.metadata.name))
-            for volume in self._volumes.values():
+            for volume in self._copies.volumes.values():
                 queue.mark((_VOLUME, "", volume.metadata.name))
+            for claim in self._copies.claims.values():
+                queue.mark((_CLAIM, claim.metadata.namespace, claim.metadata.name))
             try:
-                await asyncio.wait(loops)
+                await asyncio.Event().wait()
             finally:
                 queue.stop()
 
@@ -100,26 +126,68 @@ class Binder:
             if claim is not None and claim.spec.volume_name:
                 note(self._naming, claim.spec.volume_name, key)
                 self._mark(_VOLUME, ("", claim.spec.volume_name))
+        if new is None or new.spec.volume_name:
+            self._stop_waiting(key)
         self._mark(_CLAIM, key)
-        for name in self._reserving.get(key, ()):
-            self._mark(_VOLUME, ("", name))
+        for volume in self._index.naming(key):
+            self._mark(_VOLUME, ("", volume.metadata.name))
 
     def _volume_changed(
         self, key: Key, old: PersistentVolume | None, new: PersistentVolume | None
     ) -> None:
         name = key[1]
-        for volume, note in ((old, _discard), (new, _add)):
-            if volume is not None and volume.spec.claim_ref is not None:
-                reference = volume.spec.claim_ref
-                note(self._reserving, (reference.namespace, reference.name), name)
+        if new is None:
+            self._index.drop(name)
+            self._held.discard(name)
+        else:
+            self._index.put(new)
+            if new.spec.claim_ref is not None:
+                self._held.discard(name)
+        for volume in (old, new):
+            reference = volume.spec.claim_ref if volume is not None else None
+            if reference is not None:
                 self._mark(_CLAIM, (reference.namespace, reference.name))
         self._mark(_VOLUME, key)
         for claim in self._naming.get(name, ()):
             self._mark(_CLAIM, claim)
+        self._offer(name)
+
+    def _class_changed(
+        self, key: Key, _old: StorageClass | None, _new: StorageClass | None
+    ) -> None:
+        default = choose_default_class(self._copies.classes.values())
+        self._default_class = default.metadata.name if default is not None else ""
+        for claim in self._waiting.of_class(key[1]):
+            self._mark(_CLAIM, claim)
+        for claim in self._waiting.of_class(""):
+            self._mark(_CLAIM, claim)
+
+    def _pod_changed(self, _key: Key, old: Pod | None, new: Pod | None) -> None:
+        for pod, note in ((old, _discard), (new, _add)):
+            if pod is None or pod.spec.node_name:
+                continue
+            for volume in pod.spec.volumes or ():
+                source = claim_source_of(pod, volume)
+                if source is not None:
+                    claim = (pod.metadata.namespace, source.claim_name)
+                    note(self._consumers, claim, pod.metadata.name)
 
     def _mark(self, kind: str, key: Key) -> None:
         if self._queue is not None:
             self._queue.mark((kind, *key))
+
+    def _offer(self, name: str) -> None:
+        """Wake the waiting claim that a volume which is free fits best."""
+        volume = self._index.get(name)
+        if volume is None or not self._index.is_free(name) or name in self._held:
+            return
+        claim = self._waiting.choose(volume)
+        if claim is not None:
+            self._mark(_CLAIM, claim)
+
+    def _stop_waiting(self, key: Key) -> None:
+        for name in self._waiting.leave(key):
+            self._offer(name)
 
     # -- work --------------------------------------------------------------------------------
 
@@ -138,40 +206,42 @@ class Binder:
         return None
 
     async def _work_on_claim(self, namespace: str, name: str) -> None:
-        claim = self._claims.get(namespace, name)
+        claim = self._copies.claims.get(namespace, name)
         known: dict[str, PersistentVolume] = {}
         for _ in range(STEPS_LIMIT):
             if claim is None:
                 return
             named = self._volume(claim.spec.volume_name, known)
-            reserved = [
-                volume
-                for each in self._reserving.get((namespace, name), ())
-                if (volume := self._volume(each, known)) is not None
-            ]
-            verdict = decide_claim(claim, named, reserved)
+            found = {v.metadata.name: v for v in self._index.naming((namespace, name))}
+            reserved = [*{**found, **known}.values()]
+            outlook = await self._look_around(claim)
+            verdict = decide_claim(claim, named, reserved, outlook)
             self._tell("PersistentVolumeClaim", claim, verdict)
             if verdict.step is None:
+                if not claim.spec.volume_name:
+                    self._waiting.enter((namespace, name), claim)
                 return
             written = await self._carry_out(verdict.step)
             if isinstance(written, PersistentVolume):
                 known[written.metadata.name] = written
             else:
                 claim = written
+        _log.warning("binding does not come to rest", claim=f"{namespace}/{name}")
 
     async def _work_on_volume(self, name: str) -> None:
-        volume = self._volumes.get("", name)
+        volume = self._copies.volumes.get("", name)
         for _ in range(STEPS_LIMIT):
             if volume is None:
                 return
             reference = volume.spec.claim_ref
             claim = (
-                self._claims.get(reference.namespace, reference.name)
+                self._copies.claims.get(reference.namespace, reference.name)
                 if reference is not None
                 else None
             )
             verdict = decide_volume(volume, claim)
-            if isinstance(verdict.step, SetVolumePhase) and verdict.step.phase == "Released":
+            step = verdict.step
+            if isinstance(step, SetVolumePhase) and step.phase in ("Released", "Failed"):
                 claim = await self._look_again(volume)
                 verdict = decide_volume(volume, claim)
             self._tell("PersistentVolume", volume, verdict)
@@ -182,36 +252,100 @@ class Binder:
             volume = written
 
     async def _look_again(self, volume: PersistentVolume) -> PersistentVolumeClaim | None:
-        """The volume's claim, asked for directly: a volume is not given up on a cache's word."""
+        """The volume's claim, asked for directly: a volume is not given up on a copy's word."""
         reference = volume.spec.claim_ref
         assert reference is not None
         try:
             found = await self._client.get(CLAIMS, reference.name, reference.namespace)
         except NotFound:
             return None
-        return _read_claim(found)
+        return msgspec.convert(found, PersistentVolumeClaim)
 
     def _volume(self, name: str, known: dict[str, PersistentVolume]) -> PersistentVolume | None:
-        """A volume as this run last wrote it, else as the informer has it."""
+        """A volume as this run last wrote it, else as the copies have it."""
         if not name:
             return None
-        return known.get(name) or self._volumes.get("", name)
+        return known.get(name) or self._index.get(name)
+
+    async def _look_around(self, claim: PersistentVolumeClaim) -> Outlook:
+        if claim.spec.volume_name:
+            return Outlook()
+        key = (claim.metadata.namespace, claim.metadata.name)
+        return Outlook(
+            find_free=lambda: self._find_free(claim),
+            storage_class=await self._find_class(class_of_claim(claim)),
+            default_class=self._default_class,
+            waiting_pods=sorted(self._consumers.get(key, ())),
+            provisioners=self._provisioners,
+            explain_misfits=lambda: self._explain_misfits(claim),
+        )
+
+    async def _find_class(self, name: str) -> StorageClass | None:
+        """The class of that name. That there is none is asked of the server itself: a class that
+        came together with its claim would otherwise seem to be missing, and a claim that is to
+        wait for its pod would be bound at once."""
+        if not name:
+            return None
+        known = self._copies.classes.get("", name)
+        if known is not None:
+            return known
+        try:
+            return msgspec.convert(await self._client.get(STORAGE_CLASSES, name), StorageClass)
+        except NotFound:
+            return None
+
+    def _find_free(self, claim: PersistentVolumeClaim) -> PersistentVolume | None:
+        node_name = (claim.metadata.annotations or {}).get(SELECTED_NODE)
+        node = self._copies.nodes.get("", node_name) if node_name else None
+        if node_name and node is None:
+            return None
+        labels = (node.metadata.labels if node is not None else None) or {}
+
+        def admits(volume: PersistentVolume) -> bool:
+            return node is None or admits_node(volume.spec.node_affinity, labels)
+
+        return next(self._index.candidates(claim, admits=admits, excluded=self._held), None)
+
+    def _explain_misfits(self, claim: PersistentVolumeClaim) -> str:
+        volumes = self._index.values()
+        if not volumes:
+            return ""
+        looked_at = [volume for volume, _ in zip(volumes, range(MISFITS_LOOKED_AT), strict=False)]
+        rejections = [each for each in find_rejections(claim, looked_at) if each.reason]
+        texts = [f"{each.volume}: {each.reason}" for each in rejections[:MISFITS_NAMED]]
+        more = len(volumes) - len(texts)
+        return "; ".join(texts) + (f"; and {more} more that do not fit" if more else "")
 
     async def _carry_out(self, step: Step) -> PersistentVolume | PersistentVolumeClaim:
         """Write one step; the object as it is now."""
+        if not isinstance(step, BindVolume):
+            return await self._write(step)
+        name = step.volume.metadata.name
+        self._held.add(name)
+        try:
+            return await self._write(step)
+        except BaseException:
+            self._held.discard(name)
+            raise
+
+    async def _write(self, step: Step) -> PersistentVolume | PersistentVolumeClaim:
         body, subresource = patch_of(step)
-        if isinstance(step, NameVolume | SetClaimPhase):
-            metadata = step.claim.metadata
-            document = await self._client.patch(
-                CLAIMS, metadata.name, body, metadata.namespace, subresource=subresource
-            )
-            written: PersistentVolume | PersistentVolumeClaim = _read_claim(document)
-        else:
-            metadata = step.volume.metadata
-            document = await self._client.patch(
-                PERSISTENT_VOLUMES, metadata.name, body, subresource=subresource
-            )
-            written = _read_volume(document)
+        written: PersistentVolume | PersistentVolumeClaim
+        match step:
+            case BindVolume(volume) | FreeVolume(volume) | SetVolumePhase(volume):
+                document = await self._client.patch(
+                    PERSISTENT_VOLUMES, volume.metadata.name, body, subresource=subresource
+                )
+                written = msgspec.convert(document, PersistentVolume)
+            case (
+                BindClaim(claim) | SetClaimPhase(claim) | ChooseClass(claim)
+                | AskProvisioner(claim)
+            ):  # fmt: skip
+                metadata = claim.metadata
+                document = await self._client.patch(
+                    CLAIMS, metadata.name, body, metadata.namespace, subresource=subresource
+                )
+                written = msgspec.convert(document, PersistentVolumeClaim)
         _log.info("binding advanced", step=step.describe())
         return written
 
@@ -219,55 +353,10 @@ class Binder:
         self, kind: str, about: PersistentVolume | PersistentVolumeClaim, verdict: Verdict
     ) -> None:
         report = verdict.report
-        if report is not None:
-            subject = subject_of(kind, about.metadata)
-            self._events.warning(subject, report.reason, report.message)
-
-
-def patch_of(step: Step) -> tuple[Document, str]:
-    """The merge patch that writes a step, on the version it was decided on; its sub-resource."""
-    match step:
-        case ReserveVolume(volume, claim):
-            made_here = volume.spec.claim_ref is None
-            annotations: dict[str, Any] = {BOUND_BY_CONTROLLER: "yes"} if made_here else {}
-            reference = msgspec.to_builtins(reference_to(claim))
-            return _patch(volume.metadata.resource_version, annotations, claimRef=reference), ""
-        case FreeVolume(volume):
-            if BOUND_BY_CONTROLLER in (volume.metadata.annotations or {}):
-                annotations = {BOUND_BY_CONTROLLER: None}
-                return _patch(volume.metadata.resource_version, annotations, claimRef=None), ""
-            # Somebody else reserved it: the reservation stays, open for a new claim of that name.
-            nobody = {"uid": None, "resourceVersion": None}
-            return _patch(volume.metadata.resource_version, {}, claimRef=nobody), ""
-        case SetVolumePhase(volume, phase):
-            version = volume.metadata.resource_version
-            return _status(version, phase=phase, message=None, reason=None), "status"
-        case NameVolume(claim, volume):
-            annotations = {BIND_COMPLETED: "yes"}
-            if not claim.spec.volume_name:
-                annotations[BOUND_BY_CONTROLLER] = "yes"
-            version = claim.metadata.resource_version
-            return _patch(version, annotations, volumeName=volume.metadata.name), ""
-        case SetClaimPhase(claim, phase, volume):
-            version = claim.metadata.resource_version
-            if volume is None:
-                return _status(version, phase=phase, accessModes=None, capacity=None), "status"
-            status: dict[str, Any] = {"phase": phase, "accessModes": volume.spec.access_modes}
-            if claim.status.phase != "Bound" or not claim.status.capacity:
-                # Once bound it does not follow the volume: growing is a request of its own.
-                status["capacity"] = volume.spec.capacity
-            return _status(version, **status), "status"
-
-
-def _patch(version: str, annotations: dict[str, Any], **spec: Any) -> Document:
-    metadata: dict[str, Any] = {"resourceVersion": version}
-    if annotations:
-        metadata["annotations"] = annotations
-    return {"metadata": metadata, "spec": spec}
-
-
-def _status(version: str, **status: Any) -> Document:
-    return {"metadata": {"resourceVersion": version}, "status": status}
+        if report is None:
+            return
+        record = self._events.normal if report.normal else self._events.warning
+        record(subject_of(kind, about.metadata), report.reason, report.message)
 
 
 def _add(index: dict[Any, set[V]], key: Any, value: V) -> None:
@@ -280,11 +369,3 @@ def _discard(index: dict[Any, set[V]], key: Any, value: V) -> None:
         values.discard(value)
         if not values:
             del index[key]
-
-
-def _read_claim(document: Document) -> PersistentVolumeClaim:
-    return msgspec.convert(document, PersistentVolumeClaim)
-
-
-def _read_volume(document: Document) -> PersistentVolume:
-    return msgspec.convert(document, PersistentVolume)

@@ -4,13 +4,9 @@ changes. Touches nothing but its own tables.
 
 from collections.abc import Callable, Container, Iterator
 
-from volagent.control.bind.decide import (
-    class_of_claim,
-    class_of_volume,
-    find_misfit,
-    is_reserved_for,
-)
+from volagent.control.bind.match import find_misfit, is_reserved_for
 from volagent.control.schedule.world import amounts_of
+from volagent.objects.classes import class_of_claim, class_of_volume
 from volagent.objects.label_selector import selects
 from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
 

@@ -30,7 +30,7 @@ from volagent.client.contract import (
 from volagent.client.events import EventRecorder, subject_of
 from volagent.client.informer import Key
 from volagent.client.shared import SharedCopies
-from volagent.control.bind.decide import reference_to
+from volagent.control.bind.match import reference_to
 from volagent.control.schedule.cluster import Cluster
 from volagent.control.schedule.decide import (
     Assign,

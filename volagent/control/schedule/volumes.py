@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from volagent.control.bind.decide import class_of_claim
 from volagent.control.schedule.assignment import assign
 from volagent.control.schedule.world import NodeState, World, amounts_of
 from volagent.objects.annotations import BIND_COMPLETED, SELECTED_NODE
+from volagent.objects.classes import class_of_claim
 from volagent.objects.node_affinity import admits_node
 from volagent.objects.pod import Pod
 from volagent.objects.pod_claims import ephemeral_claim_name
