@@ -17,6 +17,7 @@ from volagent.control.discover.decide import Rule
 from volagent.control.discover.run import Discovery
 from volagent.control.ephemeral.run import EphemeralController
 from volagent.control.expand.run import ExpandController
+from volagent.control.provision.run import ProvisionController
 from volagent.control.schedule.run import Scheduler
 from volagent.control.snapshot.run import SnapshotController
 from volagent.drivers.provisioning.contract import ProvisionerTable
@@ -56,10 +57,14 @@ def make_controllers(
     controllers: dict[str, Controller] = {
         "binder": Binder(copies, client, events, frozenset(provisioners)),
         "scheduler": Scheduler(copies, client, events, clock),
+        "provisioning": ProvisionController(
+            copies, client, events, provisioners, clock,
+            default_keep_s=int(settings.trash.retention_s),
+        ),
         "growth": ExpandController(copies, client, events, provisioners, clock),
         "snapshots": SnapshotController(copies, client, events, provisioners, clock),
         "ephemeral claims": EphemeralController(copies, client, events),
-    }
+    }  # fmt: skip
     rules = [
         Rule(
             rule.directory, rule.storage_class, rule.reclaim_policy, rule.labels,

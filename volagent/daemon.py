@@ -36,6 +36,8 @@ from volagent.controllers import Controller, Machine, make_controllers
 from volagent.drivers import make_drivers
 from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
+from volagent.drivers.provisioning.table import make_local_provisioners
+from volagent.host.contract import Host
 from volagent.host.process import Helpers
 from volagent.host.real import make_host
 from volagent.host.uevents import watch_devices
@@ -138,7 +140,7 @@ class _Daemon:
                 self.copies = SharedCopies(client)
                 self.admission.surroundings = ClassesAround(self.copies)
                 client.leave_to_scheduler(NodesAround(self.copies).only_node)
-                machine = Machine(agent.host, self.helpers, {})
+                machine = self._make_machine(agent.host)
                 controllers = make_controllers(
                     self.settings, self.copies, client, agent.events, self.clock, machine
                 )
@@ -283,6 +285,16 @@ class _Daemon:
             clock=self.clock, start=start,
         )  # fmt: skip
         return agent, hand_over
+
+    def _make_machine(self, host: Host) -> Machine:
+        settings = self.settings
+        provisioners = make_local_provisioners(
+            host, self.helpers, self.clock,
+            node_name=settings.node_name,
+            image_dir=settings.image_dir,
+            directory_dir=settings.provision.directory_dir,
+        )  # fmt: skip
+        return Machine(host, self.helpers, provisioners)
 
     def _make_hand_over(
         self, layout: Layout, address: str, allocatable: dict[str, str]

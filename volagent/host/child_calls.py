@@ -84,6 +84,22 @@ def find_content(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"offset": blank.find_content(arguments["path"])}
 
 
+def share_file(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Copy the file at `path` to `target` by sharing its blocks, `freeze` held still: `shared`."""
+    from volagent.host import clone
+
+    freeze = arguments["freeze"]
+    return {"shared": clone.share(arguments["path"], arguments["target"], freeze)}
+
+
+def copy_file(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Copy the file at `path` to `target`, byte by byte."""
+    from volagent.host import clone
+
+    clone.copy(arguments["path"], arguments["target"])
+    return {}
+
+
 OPERATIONS = {
     "umount2": unmount,
     "statvfs": measure,
@@ -91,6 +107,8 @@ OPERATIONS = {
     "bind_sub_path": bind_sub_path,
     "probe_path": probe_path,
     "find_content": find_content,
+    "share_file": share_file,
+    "copy_file": copy_file,
 }
 
 

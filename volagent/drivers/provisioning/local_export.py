@@ -1,0 +1,164 @@
+"""A directory of this VM in which volumes are made, each in a directory of its own.
+
+The same arrangement as on an NFS export (`host/exports.py`): owner markers in `.volagent`, trash
+beside the data, nothing entered through a link or another mount. Here it is a local file system, so
+the calls run in the pool of threads. The `node` of these volumes is this VM.
+"""
+
+import errno
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from volagent.aio.clock import Clock, format_time
+from volagent.drivers.contract import Done
+from volagent.drivers.errors import Rejected, Uncertain
+from volagent.drivers.provisioning.contract import OutOfSpace, TrashEntry
+from volagent.host import exports
+from volagent.host.errors import Absent, HostError
+from volagent.host.process import Helpers
+from volagent.objects.meta import Document
+
+HOSTNAME = "kubernetes.io/hostname"
+PURGE_BUDGET_S = 30.0
+"""Deleting goes on in the next call after so long, so that a large tree keeps no thread busy."""
+REMEMBER_S = 30 * 86400.0
+"""How long it is remembered that a volume was deleted."""
+
+Json = dict[str, Any]
+
+
+class LocalExport:
+    """One directory of volumes, for one provisioner."""
+
+    def __init__(self, helpers: Helpers, clock: Clock, path: str, provisioner: str) -> None:
+        self._helpers = helpers
+        self._clock = clock
+        self.path = path
+        self._provisioner = provisioner
+
+    async def ask(self, do: str, **request: Any) -> Json:
+        """One operation. Raises `Rejected`, `OutOfSpace`, `Uncertain`."""
+        now_s = self._clock.wall().timestamp()
+        asked = {"do": do, "path": self.path, "now_s": now_s, **request}
+        try:
+            answer = await self._helpers.run_in_pool(exports.perform, asked)
+        except Absent:
+            return {"missing": True}  # nothing was ever made here, or its disk is not mounted
+        except HostError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise OutOfSpace(str(error), remedy=f"free space in {self.path}") from error
+            raise Uncertain(str(error), remedy=f"look at {self.path} on this node") from error
+        refused = answer.get("refused")
+        if refused:
+            raise Rejected(refused["fact"], remedy=refused["remedy"])
+        if answer.get("full"):
+            available = answer["full"]["available_bytes"]
+            raise OutOfSpace(
+                f"{self.path} has {available >> 20} MiB free",
+                remedy="ask for less, free space, or let the pod go to another node",
+            )
+        return answer
+
+    async def make(
+        self, *, name: str, owner: str, directory: str, claim: str, capacity_bytes: int,
+        room_bytes: int, ownership: Mapping[str, Any],
+    ) -> str:  # fmt: skip
+        """Make a volume's directory, or find it made; its path."""
+        os.makedirs(self.path, mode=0o755, exist_ok=True)
+        record = {
+            "name": name, "owner": owner, "directory": directory, "claim": claim,
+            "provisioner": self._provisioner, "on_delete": "delete",
+            "capacity_bytes": capacity_bytes, "created": format_time(self._clock.wall()),
+        }  # fmt: skip
+        answer = await self.ask(
+            "create", name=name, record=record, ownership=dict(ownership), room_bytes=room_bytes
+        )
+        return f"{self.path}/{answer['record']['directory']}"
+
+    async def reclaim(
+        self, *, name: str, owner: str, directory: str, manifest: Document, keep_s: int
+    ) -> Done:
+        """Move a volume into the trash; with `keep_s` 0 out of it at once."""
+        answer = await self.ask(
+            "reclaim", name=name, owner=owner, directory=directory, how="delete",
+            manifest=manifest, keep_s=keep_s,
+        )  # fmt: skip
+        if answer.get("missing"):
+            raise Rejected(
+                f"there are no volumes in {self.path}",
+                remedy="is its disk mounted? If the data is gone for good, set the volume's policy"
+                " to Retain",
+            )
+        state = answer["record"]["state"]
+        if keep_s == 0 and state == "trashed":
+            return await self.purge(name)
+        return Done({"trashed": "in the trash", "deleted": "gone already"}.get(state, state))
+
+    async def discard(self, name: str, owner: str) -> Done:
+        """Remove what making a volume may have left."""
+        answer = await self.ask("discard", name=name, owner=owner, keep_s=0, manifest={})
+        return Done(str(answer.get("had", "nothing")))
+
+    async def purge(self, name: str, *, now: bool = True) -> Done:
+        """Delete an entry of the trash for good."""
+        while True:
+            answer = await self.ask("purge", name=name, budget_s=PURGE_BUDGET_S, now=now)
+            if answer.get("done", True):
+                return Done("deleted")
+
+    async def list_trash(self) -> list[TrashEntry]:
+        """All entries."""
+        entries: list[TrashEntry] = []
+        after = ""
+        while True:
+            answer = await self.ask("list_trash", after=after)
+            found = answer.get("entries", [])
+            entries += [self._entry_of(record) for record in found]
+            if not answer.get("more"):
+                return entries
+            after = found[-1]["name"]
+
+    async def restore(self, id: str) -> Document:
+        """Put an entry back; the manifest of its volume."""
+        answer = await self.ask("restore", name=self._name_of(id))
+        if answer.get("missing"):
+            raise Rejected(f"nothing of {id} is in the trash", remedy="see `volagent trash list`")
+        manifest: Document = answer["record"]["manifest"]
+        return manifest
+
+    async def sweep(self) -> float | None:
+        """Delete what has expired; seconds until the next entry does."""
+        while True:
+            answer = await self.ask("sweep", remember_s=REMEMBER_S)
+            for name in answer.get("expired", ()):
+                await self.purge(name, now=False)
+            if not answer.get("expired"):
+                break
+        next_s = answer.get("next_s")
+        return None if next_s is None else max(0.0, next_s - self._clock.wall().timestamp())
+
+    def _entry_of(self, record: Json) -> TrashEntry:
+        return TrashEntry(
+            id=f"{self._provisioner}/{record['name']}",
+            name=record["name"],
+            claim=record["claim"],
+            deleted_at=_format(record["deleted_s"]),
+            expires_at=_format(record["expires_s"]),
+            where=f"{self.path}/.volagent/trash/{record['name']}",
+            manifest=record["manifest"],
+        )
+
+    def _name_of(self, id: str) -> str:
+        return id.removeprefix(f"{self._provisioner}/")
+
+
+def affinity_to(hostname: str) -> Document:
+    """The node affinity of volumes that are on one VM."""
+    expression = {"key": HOSTNAME, "operator": "In", "values": [hostname]}
+    return {"required": {"nodeSelectorTerms": [{"matchExpressions": [expression]}]}}
+
+
+def _format(seconds: float) -> str:
+    return format_time(datetime.fromtimestamp(seconds, UTC))
