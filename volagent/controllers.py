@@ -17,6 +17,7 @@ from volagent.control.discover.decide import Rule
 from volagent.control.discover.run import Discovery
 from volagent.control.ephemeral.run import EphemeralController
 from volagent.control.expand.run import ExpandController
+from volagent.control.protect.run import ProtectionController
 from volagent.control.provision.run import ProvisionController
 from volagent.control.schedule.run import Scheduler
 from volagent.control.snapshot.run import SnapshotController
@@ -61,6 +62,7 @@ def make_controllers(
             copies, client, events, provisioners, clock,
             default_keep_s=int(settings.trash.retention_s),
         ),
+        "protection": ProtectionController(copies, client),
         "growth": ExpandController(copies, client, events, provisioners, clock),
         "snapshots": SnapshotController(copies, client, events, provisioners, clock),
         "ephemeral claims": EphemeralController(copies, client, events),

@@ -32,6 +32,7 @@ from volagent.api.surroundings_nodes import NodesAround
 from volagent.api.tls import TlsError
 from volagent.api.tokens import TokenKeyError, load_key
 from volagent.client.shared import SharedCopies
+from volagent.control.provision.trash import TrashService
 from volagent.controllers import Controller, Machine, make_controllers
 from volagent.drivers import make_drivers
 from volagent.drivers.layout import Layout
@@ -145,7 +146,8 @@ class _Daemon:
                     self.settings, self.copies, client, agent.events, self.clock, machine
                 )
                 stats = VolumeStats(agent, tasks.start)
-                server = self._make_server(client, agent, hand_over, stats)
+                trash = TrashService(machine.provisioners, client)
+                server = self._make_server(client, agent, hand_over, stats, trash)
                 self._listen_to_signals(server)
                 try:
                     await self._serve(start_loop, client, agent, server, controllers)
@@ -328,6 +330,7 @@ class _Daemon:
         agent: NodeAgent,
         hand_over: RuntimeHandOver,
         stats: VolumeStats,
+        trash: TrashService,
     ) -> ApiServer:
         view = AgentView(
             agent, hand_over.describe_containers, self._describe_backends,
@@ -347,6 +350,7 @@ class _Daemon:
             metrics=stats.render,
             version=__version__,
             authenticators=authenticators,
+            trash=trash,
         )
 
     def _find_obstacle(self, agent: NodeAgent) -> str | None:

@@ -30,11 +30,13 @@ from volagent.api.query import Query, parse_query
 from volagent.api.responses import json_response, status_response, text_response
 from volagent.api.routes import Target, find_target, split_path
 from volagent.api.tls import identify_certificate, load_certificate, make_server_context
+from volagent.api.trashview import TrashView
 from volagent.api.verbs import Verbs
 from volagent.api.watchstream import WatchStreams
 from volagent.client.contract import (
     PODS,
     ApiError,
+    BadRequest,
     Client,
     MethodNotAllowed,
     NotFound,
@@ -71,10 +73,12 @@ class ApiServer:
         metrics: Callable[[], Awaitable[bytes]],
         version: str,
         authenticators: Sequence[TokenAuthenticator] = (),
+        trash: TrashView | None = None,
     ) -> None:
         self._watches = WatchStreams(client)
         self._verbs = Verbs(client, self._watches)
         self._node_view = node_view
+        self._trash = trash
         self._ready = ready
         self._metrics = metrics
         self._authenticators = tuple(authenticators)
@@ -242,6 +246,8 @@ class ApiServer:
         view, method = self._node_view, request.method
         if not user.is_admin:
             raise forbid(user, "get", f"path {request.path}")
+        if parts[2:4] == ["v1", "trash"] and self._trash is not None:
+            return await self._answer_trash(request, parts[4:])
         if view is None:
             raise NotFound("this server runs no node agent")
         match parts[2:]:
@@ -253,6 +259,21 @@ class ApiServer:
                 return json_response(view.status())
             case ["v1", "plan"] if method == "POST":
                 return json_response(view.plan(await _read_pod(request)))
+        raise NotFound("the server could not find the requested resource")
+
+    async def _answer_trash(self, request: web.BaseRequest, parts: list[str]) -> web.Response:
+        assert self._trash is not None
+        if not parts and request.method == "GET":
+            return json_response(await self._trash.show())
+        body = decode_value(await read_body(request), "application/json")
+        ids = body.get("ids") if isinstance(body, dict) else None
+        if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
+            raise BadRequest('want {"ids": [...]}, as `volagent trash list` shows them')
+        if parts == ["restore"] and request.method == "POST":
+            restored = [await self._trash.restore(each) for each in ids]
+            return json_response({"items": restored})
+        if parts == ["empty"] and request.method == "POST":
+            return json_response(await self._trash.empty(ids))
         raise NotFound("the server could not find the requested resource")
 
 

@@ -1,0 +1,1 @@
+"""Volumes made for claims, and dealt with when released: `decide` is pure, `run` carries it out."""
