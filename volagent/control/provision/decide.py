@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from volagent.objects.annotations import (
-    BETA_CLASS,
     BETA_PROVISIONER,
     BIND_COMPLETED,
     PROVISIONED_BY,
@@ -28,11 +27,10 @@ from volagent.objects.annotations import (
     RECLAIM_PROTECTION,
     SELECTED_NODE,
 )
+from volagent.objects.classes import WAIT_FOR_FIRST_CONSUMER, class_of_claim
 from volagent.objects.meta import ObjectMeta
 from volagent.objects.node_affinity import admits_node
 from volagent.objects.storage import Node, PersistentVolume, PersistentVolumeClaim, StorageClass
-
-WAITS_FOR_CONSUMER = "WaitForFirstConsumer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +121,7 @@ def _await_binding(claim: PersistentVolumeClaim, volume: PersistentVolume) -> Cl
 def _decide_making(
     claim: PersistentVolumeClaim, seen: Circumstances, selected: str, *, held: bool
 ) -> ClaimStep | None:
-    found, name = seen.storage_class, class_of(claim)
+    found, name = seen.storage_class, class_of_claim(claim)
     if found is None:
         return Complain(f'storageclass.storage.k8s.io "{name}" not found')
     given_to = provisioner_of(claim)
@@ -133,7 +131,7 @@ def _decide_making(
             f" was given to {given_to}: make the claim again"
         )
     if not selected:
-        if found.volume_binding_mode == WAITS_FOR_CONSUMER:
+        if found.volume_binding_mode == WAIT_FOR_FIRST_CONSUMER:
             return None
         if seen.maker_node:
             return _elect(seen.node, found)
@@ -240,11 +238,6 @@ def provisioner_of(claim: PersistentVolumeClaim) -> str:
 def maker_of(volume: PersistentVolume) -> str:
     """Who made the volume, or ""."""
     return _annotation(volume.metadata, PROVISIONED_BY)
-
-
-def class_of(claim: PersistentVolumeClaim) -> str:
-    """The class a claim asks for; the old annotation beats the field."""
-    return _annotation(claim.metadata, BETA_CLASS) or claim.spec.storage_class_name or ""
 
 
 def volume_name_of(claim: PersistentVolumeClaim) -> str:

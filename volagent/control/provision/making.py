@@ -20,7 +20,6 @@ from volagent.client.informer import Key
 from volagent.control.finalizers import put_on, take_off
 from volagent.control.provision.asking import Failures, Surroundings, ask, tell_failure
 from volagent.control.provision.decide import (
-    WAITS_FOR_CONSUMER,
     Circumstances,
     ClaimStep,
     Complain,
@@ -29,7 +28,6 @@ from volagent.control.provision.decide import (
     Hold,
     LetGo,
     Make,
-    class_of,
     decide_claim,
     provisioner_of,
     volume_name_of,
@@ -46,6 +44,7 @@ from volagent.drivers.provisioning.contract import (
     VolumeRequest,
 )
 from volagent.objects.annotations import PROVISIONING, SELECTED_NODE
+from volagent.objects.classes import WAIT_FOR_FIRST_CONSUMER, class_of_claim
 from volagent.objects.meta import Document
 from volagent.objects.storage import Node, PersistentVolume, PersistentVolumeClaim, StorageClass
 from volagent.observe.logs import get_logger
@@ -270,7 +269,7 @@ class Maker:
         delay_s = self._fail(claim, storage_class, error)
         annotations = claim.metadata.annotations or {}
         chosen = annotations.get(SELECTED_NODE)
-        if not chosen or storage_class.volume_binding_mode != WAITS_FOR_CONSUMER:
+        if not chosen or storage_class.volume_binding_mode != WAIT_FOR_FIRST_CONSUMER:
             return delay_s
         # A claim without a node's name has nothing made for it: that holds for every reader.
         if not await self._undo(claim):
@@ -303,7 +302,7 @@ class Maker:
         try:
             if request is None:
                 raise Rejected(
-                    f'storageclass.storage.k8s.io "{class_of(claim)}" not found, and without its'
+                    f'storageclass.storage.k8s.io "{class_of_claim(claim)}" not found, and without its'
                     " parameters the volume cannot be looked for",
                     remedy="make the class again; or remove what the backend holds under the name"
                     f" {volume_name_of(claim)}, then the claim's finalizer {PROVISIONING}",
@@ -338,7 +337,7 @@ class Maker:
         return self._around.provisioners[provisioner_of(claim)]
 
     def _class_of(self, claim: PersistentVolumeClaim) -> StorageClass | None:
-        return self._around.copies.classes.get("", class_of(claim))
+        return self._around.copies.classes.get("", class_of_claim(claim))
 
     def _node_for(self, claim: PersistentVolumeClaim, provisioner: Provisioner) -> Node | None:
         annotations = claim.metadata.annotations or {}

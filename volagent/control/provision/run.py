@@ -18,11 +18,12 @@ from volagent.client.events import EventRecorder
 from volagent.client.informer import Key
 from volagent.client.shared import SharedCopies
 from volagent.control.provision.asking import Surroundings, ask, tell_failure
-from volagent.control.provision.decide import class_of, maker_of, provisioner_of, volume_name_of
+from volagent.control.provision.decide import maker_of, provisioner_of, volume_name_of
 from volagent.control.provision.making import Maker
 from volagent.control.provision.reclaiming import Reclaimer
 from volagent.drivers.errors import DriverError
 from volagent.drivers.provisioning.contract import KeepsTrash, ProvisionerTable
+from volagent.objects.classes import class_of_claim
 from volagent.objects.storage import Node, PersistentVolume, PersistentVolumeClaim, StorageClass
 from volagent.observe.logs import get_logger
 
@@ -143,7 +144,7 @@ class ProvisionController:
         if self._queue is None:
             return
         for claim in self._copies.claims.values():
-            if class_of(claim) == key[1] and provisioner_of(claim) in self._provisioners:
+            if class_of_claim(claim) == key[1] and provisioner_of(claim) in self._provisioners:
                 self._maker.failures.forget((claim.metadata.namespace, claim.metadata.name))
                 self._mark_claim(claim)
 
