@@ -4,8 +4,6 @@ Each step is decided on the shared copy and, before a backend is called or anyth
 decided once more on what the server has. One step at a time per claim (the controller's queue).
 """
 
-from collections.abc import Mapping
-
 from volagent.client.contract import (
     CLAIMS,
     PERSISTENT_VOLUMES,
@@ -43,7 +41,12 @@ from volagent.drivers.provisioning.contract import (
     Provisioner,
     VolumeRequest,
 )
-from volagent.objects.annotations import PROVISIONING, SELECTED_NODE
+from volagent.objects.annotations import (
+    BETA_PROVISIONER,
+    PROVISIONER,
+    PROVISIONING,
+    SELECTED_NODE,
+)
 from volagent.objects.classes import WAIT_FOR_FIRST_CONSUMER, class_of_claim
 from volagent.objects.meta import Document
 from volagent.objects.storage import Node, PersistentVolume, PersistentVolumeClaim, StorageClass
@@ -131,7 +134,7 @@ class Maker:
         """One step; the claim as it is now when there may be another, else when to look again."""
         match step:
             case Elect(node):
-                return await self._annotate(claim, {SELECTED_NODE: node})
+                return await self._elect(claim, node)
             case Hold():
                 return await put_on(self._client, CLAIMS, document, PROVISIONING)
             case Make(storage_class):
@@ -148,12 +151,17 @@ class Maker:
             case None:
                 return None
 
-    async def _annotate(
-        self, claim: PersistentVolumeClaim, annotations: Mapping[str, str | None]
-    ) -> Document:
-        metadata = {
-            "resourceVersion": claim.metadata.resource_version, "annotations": annotations,
-        }  # fmt: skip
+    async def _elect(self, claim: PersistentVolumeClaim, node: str) -> Document:
+        return await self._write(claim, {"annotations": {SELECTED_NODE: node}})
+
+    async def _hand_back(self, claim: PersistentVolumeClaim) -> None:
+        """Nothing is made here: the scheduler chooses again, then the binder asks again."""
+        kept = [one for one in claim.metadata.finalizers or () if one != PROVISIONING]
+        annotations = {SELECTED_NODE: None, PROVISIONER: None, BETA_PROVISIONER: None}
+        await self._write(claim, {"annotations": annotations, "finalizers": kept})
+
+    async def _write(self, claim: PersistentVolumeClaim, change: Document) -> Document:
+        metadata = {**change, "resourceVersion": claim.metadata.resource_version}
         return await self._client.patch(
             CLAIMS, claim.metadata.name, {"metadata": metadata}, claim.metadata.namespace
         )
@@ -274,7 +282,7 @@ class Maker:
         # A claim without a node's name has nothing made for it: that holds for every reader.
         if not await self._undo(claim):
             return delay_s
-        await self._annotate(claim, {SELECTED_NODE: None})
+        await self._hand_back(claim)
         return None
 
     def _await_origin(self, claim: PersistentVolumeClaim, origin: Waiting) -> float:
@@ -298,15 +306,8 @@ class Maker:
         uid = claim.metadata.uid
         if uid not in self._begun:
             return True
-        request = self._begun[uid] or self._request_again(claim)
         try:
-            if request is None:
-                raise Rejected(
-                    f'storageclass.storage.k8s.io "{class_of_claim(claim)}" not found, and without its'
-                    " parameters the volume cannot be looked for",
-                    remedy="make the class again; or remove what the backend holds under the name"
-                    f" {volume_name_of(claim)}, then the claim's finalizer {PROVISIONING}",
-                )
+            request = self._begun[uid] or self._request_again(claim)
             provisioner = self._provisioner_of(claim)
             done = await ask(
                 provisioner.discard(request), f"provisioner {provisioner.name}",
@@ -324,10 +325,16 @@ class Maker:
         _log.info("volume discarded", volume=volume_name_of(claim), evidence=done.evidence)
         return True
 
-    def _request_again(self, claim: PersistentVolumeClaim) -> VolumeRequest | None:
-        storage_class = self._class_of(claim)
+    def _request_again(self, claim: PersistentVolumeClaim) -> VolumeRequest:
+        """What an earlier process asked for, by the class as it is. Raises `Rejected` without."""
+        storage_class, name = self._class_of(claim), class_of_claim(claim)
         if storage_class is None or storage_class.provisioner != provisioner_of(claim):
-            return None
+            raise Rejected(
+                f'storageclass.storage.k8s.io "{name}" not found, and without its parameters the'
+                " volume cannot be looked for",
+                remedy="make the class again; or remove what the backend holds under the name"
+                f" {volume_name_of(claim)}, then the claim's finalizer {PROVISIONING}",
+            )
         node = self._node_for(claim, self._provisioner_of(claim))
         return request_of(claim, storage_class, node)
 
