@@ -1,7 +1,6 @@
-"""What the server offers: `/api`, `/apis`, `/version`, and enough OpenAPI for kubectl.
+"""What the server offers: `/api`, `/apis`, `/version`.
 
-Built once from the table of resources. The OpenAPI document says only that field validation and dry
-run are done by the server, which is all that `kubectl apply` asks of it; it describes no types.
+Built once from the table of resources. What the fields of the kinds are is in `api/openapi/`.
 """
 
 from collections import defaultdict
@@ -42,15 +41,11 @@ def discovery_documents() -> dict[str, Document]:
         by_version[(resource.group, resource.version)].append(resource)
     groups: dict[str, list[str]] = defaultdict(list)
     documents: dict[str, Document] = {}
-    openapi: dict[str, Document] = {}
     for (group, version), resources in by_version.items():
         if group:
             groups[group].append(version)
         root = f"/apis/{group}/{version}" if group else f"/api/{version}"
         documents[root] = _resource_list(resources)
-        documents[f"/openapi/v3{root}"] = _openapi(root, resources)
-        openapi[root[1:]] = {"serverRelativeURL": f"/openapi/v3{root}"}
-    documents["/openapi/v3"] = {"paths": openapi}
     documents["/api"] = {
         "kind": "APIVersions",
         "versions": [version for group, version in by_version if not group],
@@ -105,30 +100,4 @@ def _subresource(resource: Resource, name: str, kind: str, verbs: str) -> Docume
         "namespaced": resource.namespaced,
         "kind": kind,
         "verbs": verbs.split(),
-    }
-
-
-def _openapi(root: str, resources: list[Resource]) -> Document:
-    parameters = [
-        {"name": name, "in": "query", "schema": {"type": "string"}}
-        for name in ("dryRun", "fieldManager", "fieldValidation")
-    ]
-    paths: Document = {}
-    for resource in resources:
-        kind = {"group": resource.group, "version": resource.version, "kind": resource.kind}
-        place = f"{root}/namespaces/{{namespace}}" if resource.namespaced else root
-        paths[f"{place}/{resource.plural}/{{name}}"] = {
-            "patch": {
-                "x-kubernetes-action": "patch",
-                "x-kubernetes-group-version-kind": kind,
-                "responses": {"200": {"description": "OK"}},
-            },
-            "parameters": parameters,
-        }
-        paths[f"{place}/{resource.plural}/{{name}}"]["patch"]["parameters"] = parameters
-    return {
-        "openapi": "3.0.0",
-        "info": {"title": "volagent", "version": f"v{KUBERNETES_MAJOR}.{KUBERNETES_MINOR}.0"},
-        "paths": paths,
-        "components": {"schemas": {}},
     }

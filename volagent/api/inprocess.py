@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 from volagent.aio.clock import Clock
+from volagent.api.apply import Applier
+from volagent.api.apply_managers import OURSELVES, Writer
 from volagent.api.codec import Codec
 from volagent.api.deletion import Deleter
 from volagent.api.housekeeping import Housekeeping, ensure_service_account
@@ -39,6 +41,7 @@ class InProcessClient:
             store, codec, admission, clock, default_node_name=default_node_name
         )
         self._deleter = Deleter(self._registry)
+        self._applier = Applier(self._registry)
         self.housekeeping = Housekeeping(self._registry, self._reader, clock)
         self.issuer = TokenIssuer(token_key, clock)
 
@@ -107,10 +110,18 @@ class InProcessClient:
         self._registry.only_node = only_node
 
     async def create(
-        self, resource: Resource, document: Document, namespace: str = "", *, dry_run: bool = False
+        self,
+        resource: Resource,
+        document: Document,
+        namespace: str = "",
+        *,
+        dry_run: bool = False,
+        writer: Writer = OURSELVES,
     ) -> Document:
         """Store a new object, durable on return."""
-        created = await self._registry.create(resource, document, namespace, dry_run=dry_run)
+        created = await self._registry.create(
+            resource, document, namespace, dry_run=dry_run, writer=writer
+        )
         if resource == NAMESPACES and not dry_run:
             await ensure_service_account(self._registry, created["metadata"]["name"])
         return created
@@ -123,10 +134,16 @@ class InProcessClient:
         *,
         subresource: str = "",
         dry_run: bool = False,
+        writer: Writer = OURSELVES,
     ) -> Document:
         """Replace; with a `resourceVersion` only if it is the current one."""
         return await self._registry.update(
-            resource, document, namespace, subresource=subresource, dry_run=dry_run
+            resource,
+            document,
+            namespace,
+            subresource=subresource,
+            dry_run=dry_run,
+            writer=writer,
         )
 
     async def patch(
@@ -139,6 +156,7 @@ class InProcessClient:
         content_type: str = "application/merge-patch+json",
         subresource: str = "",
         dry_run: bool = False,
+        writer: Writer = OURSELVES,
     ) -> Document:
         """Change a part. A patch without effect writes nothing."""
         return await self._registry.patch(
@@ -149,7 +167,33 @@ class InProcessClient:
             content_type=content_type,
             subresource=subresource,
             dry_run=dry_run,
+            writer=writer,
         )
+
+    async def apply(
+        self,
+        resource: Resource,
+        config: Document,
+        namespace: str,
+        writer: Writer,
+        *,
+        force: bool = False,
+        subresource: str = "",
+        dry_run: bool = False,
+    ) -> tuple[Document, bool]:
+        """Server-side apply; the object, and whether it is new. Raises `Conflict`."""
+        applied, is_new = await self._applier.apply(
+            resource,
+            config,
+            namespace,
+            writer,
+            force=force,
+            subresource=subresource,
+            dry_run=dry_run,
+        )
+        if is_new and resource == NAMESPACES and not dry_run:
+            await ensure_service_account(self._registry, applied["metadata"]["name"])
+        return applied, is_new
 
     async def delete(
         self,

@@ -8,6 +8,7 @@ from volagent.client.contract import BadRequest, Invalid, Selection
 _TRUE = {"true", "True", "TRUE", "1", "t", "T"}
 _FALSE = {"false", "False", "FALSE", "0", "f", "F", ""}
 QUERY_FIELDS_LIMIT = 100
+MANAGER_LIMIT_CHARS = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,9 @@ class Query:
     field_validation: str = ""
     grace_period_seconds: int | None = None
     include_object: str = ""
+    field_manager: str = ""
+    force: bool | None = None
+    """Whether an apply takes over what others set; None when not given."""
 
     def select(self, namespace: str) -> Selection:
         """What a list or watch is narrowed to."""
@@ -62,6 +66,8 @@ def parse_query(text: str) -> Query:
         field_validation=_read_validation(given.get("fieldValidation", "")),
         grace_period_seconds=_read_int(given, "gracePeriodSeconds"),
         include_object=given.get("includeObject", ""),
+        field_manager=_read_manager(given.get("fieldManager", "")),
+        force=_read_bool(given, "force") if "force" in given else None,
     )
 
 
@@ -100,3 +106,18 @@ def _read_bool(given: dict[str, str], name: str) -> bool:
     if text in _FALSE:
         return False
     raise BadRequest(f"invalid query: {name}={text!r} is neither true nor false")
+
+
+def _read_manager(text: str) -> str:
+    """A `fieldManager`. Raises `Invalid`."""
+    if len(text) > MANAGER_LIMIT_CHARS:
+        why = f"Too long: may not be more than {MANAGER_LIMIT_CHARS} bytes"
+        raise Invalid(f"fieldManager: {why}", details=_cause("fieldManager", why, "TooLong"))
+    if not text.isprintable():
+        why = f"Invalid value: {text!r}: should only contain printable characters"
+        raise Invalid(f"fieldManager: {why}", details=_cause("fieldManager", why, "Invalid"))
+    return text
+
+
+def _cause(field: str, why: str, reason: str) -> dict[str, object]:
+    return {"causes": [{"reason": f"FieldValue{reason}", "message": why, "field": field}]}

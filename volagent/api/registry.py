@@ -11,10 +11,12 @@ except for the store.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from volagent.aio.clock import Clock, format_time
 from volagent.api import lifecycle
+from volagent.api.apply_managers import OURSELVES, Writer, track_create, track_update
 from volagent.api.codec import Codec, private_copy
 from volagent.api.identity import make_name, make_uid
 from volagent.api.patch import apply_patch
@@ -65,6 +67,20 @@ class Admits(Protocol):
         """The new document as it is to be stored. Raises `ApiError`."""
 
 
+Made = tuple[Document, list[Document] | None]
+"""A new document, and its `managedFields` where whoever made it knows them already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change that is to be made, as often as it takes."""
+
+    make: Callable[[Document], Made]
+    subresource: str
+    dry_run: bool
+    writer: Writer
+
+
 class Registry:
     """Creates, changes and deletes objects in a store."""
 
@@ -94,12 +110,20 @@ class Registry:
         self._default_node_name = default_node_name
 
     async def create(
-        self, resource: Resource, document: Document, namespace: str = "", *, dry_run: bool = False
+        self,
+        resource: Resource,
+        document: Document,
+        namespace: str = "",
+        *,
+        dry_run: bool = False,
+        writer: Writer = OURSELVES,
+        managed_fields: list[Document] | None = None,
     ) -> Document:
-        """Store a new object; see `Client.create`."""
+        """Store a new object; see `Client.create`. `managed_fields` are those of an apply."""
         traits = traits_of(resource)
         new = private_copy(document)
         metadata = lifecycle.check_envelope(traits, new, namespace)
+        metadata.pop("managedFields", None)
         if metadata.pop("resourceVersion", ""):
             raise BadRequest("resourceVersion should not be set on objects to be created")
         base = metadata.get("generateName")
@@ -109,22 +133,32 @@ class Registry:
             if generated:
                 new["metadata"]["name"] = make_name(str(base))
             try:
-                return await self._create(traits, new, namespace, dry_run)
+                return await self._create(traits, new, namespace, dry_run, writer, managed_fields)
             except KeyExists:
                 if not generated:
                     break
         raise already_exists(traits, new["metadata"]["name"])
 
     async def _create(
-        self, traits: Traits, new: Document, namespace: str, dry_run: bool
+        self,
+        traits: Traits,
+        new: Document,
+        namespace: str,
+        dry_run: bool,
+        writer: Writer,
+        managed_fields: list[Document] | None,
     ) -> Document:
         name = new["metadata"].get("name", "")
         if traits.resource.namespaced:
             await self._check_namespace(traits, namespace, name)
         prepared = self._admission.prepare_create(traits.resource, new)
-        name = _checked_name(traits, prepared)
+        name = checked_name(traits, prepared)
         if traits.resource is PODS:
             prepared = await self._place(prepared)
+        if writer.named and managed_fields is None:
+            managed_fields = track_create(prepared, writer, self.now())
+        if managed_fields is not None:
+            prepared["metadata"]["managedFields"] = managed_fields
         key = key_of(traits, namespace, name)
         with STORE_ERRORS:
             if dry_run:
@@ -158,18 +192,17 @@ class Registry:
     ) -> None:
         """Give a pod its node; see `Client.bind_pod`."""
 
-        def bind(current: Document) -> Document:
+        def bind(current: Document) -> Made:
             metadata = current["metadata"]
             if uid and uid != metadata["uid"]:
                 raise wrong_uid(_POD_TRAITS, name, uid, metadata["uid"])
             if resource_version and resource_version != metadata["resourceVersion"]:
                 raise modified_meanwhile(_POD_TRAITS, name)
             bound = bind_pod(current, node, format_time(self.clock.wall()))
-            return {**bound, "metadata": dict(metadata)}
+            return {**bound, "metadata": dict(metadata)}, None
 
-        await self._change(
-            _POD_TRAITS, name, namespace, bind, subresource=WITH_STATUS, dry_run=dry_run
-        )
+        change = Change(bind, WITH_STATUS, dry_run, OURSELVES)
+        await self.change(_POD_TRAITS, name, namespace, change)
 
     async def update(
         self,
@@ -179,28 +212,28 @@ class Registry:
         *,
         subresource: str = "",
         dry_run: bool = False,
+        writer: Writer = OURSELVES,
     ) -> Document:
         """Replace an object; see `Client.update`."""
         traits = traits_of(resource)
         given = private_copy(document)
         metadata = lifecycle.check_envelope(traits, given, namespace)
-        name = _checked_name(traits, given)
+        name = checked_name(traits, given)
         uid: str = metadata.get("uid") or ""
 
-        def replace(current: Document) -> Document:
+        def replace(current: Document) -> Made:
             held: str = current["metadata"]["uid"]
             if uid and uid != held:
                 raise wrong_uid(traits, name, uid, held)
-            return {**given, "metadata": dict(metadata)}
+            return {**given, "metadata": dict(metadata)}, None
 
+        change = Change(replace, subresource, dry_run, writer)
         try:
-            return await self._change(
-                traits, name, namespace, replace, subresource=subresource, dry_run=dry_run
-            )
+            return await self.change(traits, name, namespace, change)
         except NotFound:
             if not traits.creates_on_update or subresource or metadata.get("resourceVersion"):
                 raise
-        return await self.create(resource, document, namespace, dry_run=dry_run)
+        return await self.create(resource, document, namespace, dry_run=dry_run, writer=writer)
 
     async def patch(
         self,
@@ -212,12 +245,13 @@ class Registry:
         content_type: str = "application/merge-patch+json",
         subresource: str = "",
         dry_run: bool = False,
+        writer: Writer = OURSELVES,
     ) -> Document:
         """Change a part of an object; see `Client.patch`."""
         traits = traits_of(resource)
         patch = private_copy(patch)
 
-        def change(current: Document) -> Document:
+        def change(current: Document) -> Made:
             new = apply_patch(resource, current, patch, content_type)
             metadata = new["metadata"] = dict(new["metadata"])
             held: str = current["metadata"]["uid"]
@@ -232,23 +266,14 @@ class Registry:
                     f"the URL ({name})"
                 )
             lifecycle.check_envelope(traits, new, namespace)
-            return new
+            return new, None
 
-        return await self._change(
-            traits, name, namespace, change, subresource=subresource, dry_run=dry_run
-        )
+        made = Change(change, subresource, dry_run, writer)
+        return await self.change(traits, name, namespace, made)
 
-    async def _change(
-        self,
-        traits: Traits,
-        name: str,
-        namespace: str,
-        make: Callable[[Document], Document],
-        *,
-        subresource: str,
-        dry_run: bool,
-    ) -> Document:
-        """Store what `make` makes of the current document; decide again when a race is lost."""
+    async def change(self, traits: Traits, name: str, namespace: str, change: Change) -> Document:
+        """Store what is made of the current document; decide again when a race is lost."""
+        subresource = change.subresource
         if subresource and not (subresource in ("status", WITH_STATUS) and traits.has_status):
             raise NotFound("the server could not find the requested resource")
         key = key_of(traits, namespace, name)
@@ -258,17 +283,21 @@ class Registry:
             if stored is None:
                 raise not_found(traits, name)
             old = self.codec.decode(stored)
-            new = make(self.codec.decode(stored))
+            new, managed_fields = change.make(self.codec.decode(stored))
             current = old["metadata"]["resourceVersion"]
             if new["metadata"].get("resourceVersion") not in (None, "", current):
                 raise modified_meanwhile(traits, name)
             new = lifecycle.settle(traits, old, new, subresource=subresource)
             part = "" if subresource == WITH_STATUS else subresource
             new = self._admission.prepare_update(traits.resource, old, new, subresource=part)
+            if managed_fields is not None:
+                new["metadata"]["managedFields"] = managed_fields
+            elif "managedFields" in old["metadata"] or "managedFields" in new["metadata"]:
+                self._track(old, new, change)
             if new == old:
                 return old
             lifecycle.count_generation(traits, old, new)
-            if dry_run:
+            if change.dry_run:
                 return new
             try:
                 return await self.replace(traits, stored, new)
@@ -306,6 +335,18 @@ class Registry:
             self.on_written(traits, key)
         return document
 
+    def _track(self, old: Document, new: Document, change: Change) -> None:
+        """Note in a tracked object who changed what."""
+        entries = track_update(old, new, change.writer, self.now(), change.subresource)
+        if entries is None:
+            new["metadata"].pop("managedFields", None)
+        else:
+            new["metadata"]["managedFields"] = entries
+
+    def now(self) -> str:
+        """The time as objects have it, RFC 3339."""
+        return format_time(self.clock.wall())
+
     async def _check_namespace(self, traits: Traits, namespace: str, name: str) -> None:
         if not namespace:
             raise BadRequest("an empty namespace may not be set during creation")
@@ -325,7 +366,7 @@ class Registry:
         return labels or {}
 
 
-def _checked_name(traits: Traits, document: Document) -> str:
+def checked_name(traits: Traits, document: Document) -> str:
     """The object's name, which must be able to be the last part of a key."""
     name = document["metadata"].get("name")
     if not isinstance(name, str) or not name:

@@ -25,10 +25,12 @@ from volagent.api.decode import decode_document, decode_value, media_type, read_
 from volagent.api.discovery import discovery_documents, version_document
 from volagent.api.listen import BACKLOG, ListenError, bind_unix
 from volagent.api.nodeview import NodeView
+from volagent.api.openapi.document import openapi_document
 from volagent.api.peer import ACCESS_GROUP, identify_peer
 from volagent.api.query import Query, parse_query
 from volagent.api.responses import json_response, status_response, text_response
 from volagent.api.routes import Target, find_target, split_path
+from volagent.api.serving import ServedClient
 from volagent.api.tls import identify_certificate, load_certificate, make_server_context
 from volagent.api.trashview import TrashView
 from volagent.api.verbs import Verbs
@@ -37,7 +39,6 @@ from volagent.client.contract import (
     PODS,
     ApiError,
     BadRequest,
-    Client,
     MethodNotAllowed,
     NotFound,
     Unauthorized,
@@ -66,7 +67,7 @@ class ApiServer:
 
     def __init__(
         self,
-        client: Client,
+        client: ServedClient,
         *,
         node_view: NodeView | None,
         ready: Callable[[], str | None],
@@ -233,7 +234,8 @@ class ApiServer:
         )
 
     def _answer_document(self, request: web.BaseRequest, parts: list[str]) -> web.Response:
-        document = self._documents.get("/" + "/".join(parts))
+        path = "/" + "/".join(parts)
+        document = self._documents.get(path) or openapi_document(path)
         if document is None:
             raise NotFound("the server could not find the requested resource")
         if request.method not in ("GET", "HEAD"):

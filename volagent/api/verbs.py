@@ -10,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from volagent.api import tables
+from volagent.api.apply_managers import Writer
 from volagent.api.binding import read_binding
 from volagent.api.decode import (
     JSON_TYPES,
@@ -22,14 +23,15 @@ from volagent.api.decode import (
 from volagent.api.query import Query, read_dry_run
 from volagent.api.responses import json_response
 from volagent.api.routes import Target
-from volagent.api.strictness import check_fields
+from volagent.api.serving import ServedClient
+from volagent.api.strictness import check_applied, check_fields, check_patch
 from volagent.api.watchstream import WatchStreams
 from volagent.client.contract import (
     PODS,
     SERVICE_ACCOUNTS,
     ApiError,
     BadRequest,
-    Client,
+    Invalid,
     Listing,
     MethodNotAllowed,
     NotFound,
@@ -37,10 +39,14 @@ from volagent.client.contract import (
 )
 from volagent.objects.meta import Document
 
+APPLY_PATCH = "application/apply-patch+yaml"
 PATCH_TYPES = (
     "application/json-patch+json", "application/merge-patch+json",
-    "application/strategic-merge-patch+json", "application/apply-patch+yaml",
+    "application/strategic-merge-patch+json", APPLY_PATCH,
 )  # fmt: skip
+UNNAMED = "unknown"
+"""Who writes without saying who: neither a `fieldManager` nor a `User-Agent`."""
+MANAGER_LIMIT_CHARS = 128
 DELETE_TOGETHER_LIMIT = 128
 """Objects of one collection that are deleted at the same time: they share commits."""
 
@@ -48,7 +54,7 @@ DELETE_TOGETHER_LIMIT = 128
 class Verbs:
     """Answers requests for resources, for a caller who may do what they ask."""
 
-    def __init__(self, client: Client, watches: WatchStreams) -> None:
+    def __init__(self, client: ServedClient, watches: WatchStreams) -> None:
         self._client = client
         self._watches = watches
 
@@ -102,9 +108,13 @@ class Verbs:
             raise _not_allowed(target)
         body = await read_body(request)
         document = decode_document(body, media_type(request), target)
-        warnings = check_fields(document, target.resource.kind, query.field_validation)
+        warnings = check_fields(document, target.resource.kind, query.field_validation, body)
         created = await self._client.create(
-            target.resource, document, target.namespace, dry_run=query.dry_run
+            target.resource,
+            document,
+            target.namespace,
+            dry_run=query.dry_run,
+            writer=_writer(request, query),
         )
         return json_response(tables.shape_object(request, target, created), 201, warnings)
 
@@ -134,13 +144,14 @@ class Verbs:
     async def _update(self, request: web.BaseRequest, target: Target, query: Query) -> web.Response:
         body = await read_body(request)
         document = decode_document(body, media_type(request), target)
-        warnings = check_fields(document, target.resource.kind, query.field_validation)
+        warnings = check_fields(document, target.resource.kind, query.field_validation, body)
         updated = await self._client.update(
             target.resource,
             document,
             target.namespace,
             subresource=target.subresource,
             dry_run=query.dry_run,
+            writer=_writer(request, query),
         )
         return json_response(tables.shape_object(request, target, updated), 200, warnings)
 
@@ -154,8 +165,12 @@ class Verbs:
         body = await read_body(request)
         if not body.strip():
             raise BadRequest("the request has no body: a patch is expected")
-        yaml = content_type.endswith("+yaml")
-        patch = decode_value(body, "application/yaml") if yaml else decode_json(body)
+        if content_type == APPLY_PATCH:
+            return await self._apply(request, target, query, body)
+        if query.force is not None:
+            raise _invalid_options("force", "Forbidden: may not be specified for non-apply patch")
+        patch = decode_json(body)
+        warnings = check_patch(patch, target.resource.kind, query.field_validation, body)
         patched = await self._client.patch(
             target.resource,
             target.name,
@@ -164,8 +179,32 @@ class Verbs:
             content_type=content_type,
             subresource=target.subresource,
             dry_run=query.dry_run,
+            writer=_writer(request, query),
         )
-        return json_response(tables.shape_object(request, target, patched))
+        return json_response(tables.shape_object(request, target, patched), 200, warnings)
+
+    async def _apply(
+        self, request: web.BaseRequest, target: Target, query: Query, body: bytes
+    ) -> web.Response:
+        if not query.field_manager:
+            raise _invalid_options(
+                "fieldManager", "Required value: is required for apply patch", "FieldValueRequired"
+            )
+        form = "" if body.lstrip().startswith(b"{") else "application/yaml"
+        config = decode_document(body, form, target)
+        check_applied(config, target.resource.kind)
+        warnings = check_fields(config, target.resource.kind, query.field_validation, body)
+        applied, is_new = await self._client.apply(
+            target.resource,
+            config,
+            target.namespace,
+            _writer(request, query),
+            force=bool(query.force),
+            subresource=target.subresource,
+            dry_run=query.dry_run,
+        )
+        shaped = tables.shape_object(request, target, applied)
+        return json_response(shaped, 201 if is_new else 200, warnings)
 
     async def _delete(self, request: web.BaseRequest, target: Target, query: Query) -> web.Response:
         options = await _read_delete_options(request, query)
@@ -217,6 +256,22 @@ class Verbs:
             raise BadRequest("the body must be a TokenRequest")
         issued = await self._client.issue_token(target.name, target.namespace, value)
         return json_response(issued, 201)
+
+
+def _writer(request: web.BaseRequest, query: Query) -> Writer:
+    """Who writes: as the request names them, else by the program that sends it."""
+    if query.field_manager:
+        return Writer(query.field_manager, named=True)
+    program = request.headers.get("User-Agent", "").partition("/")[0]
+    return Writer(program[:MANAGER_LIMIT_CHARS] or UNNAMED)
+
+
+def _invalid_options(field: str, why: str, reason: str = "FieldValueForbidden") -> Invalid:
+    """The query of a patch breaks a rule."""
+    causes = [{"reason": reason, "message": why, "field": field}]
+    details = {"group": "meta.k8s.io", "kind": "PatchOptions", "causes": causes}
+    text = f'PatchOptions.meta.k8s.io "" is invalid: {field}: {why}'
+    return Invalid(text, details=details)
 
 
 def list_document(target: Target, listing: Listing) -> Document:

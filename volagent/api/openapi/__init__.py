@@ -1,0 +1,1 @@
+"""What the fields of all kinds are, and the OpenAPI documents that say so."""
