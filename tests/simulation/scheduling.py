@@ -20,8 +20,7 @@ from volagent.client.contract import (
     PERSISTENT_VOLUMES,
     PODS,
     STORAGE_CLASSES,
-    Conflict,
-    NotFound,
+    AlreadyExists,
 )
 from volagent.client.events import EventRecorder
 from volagent.client.shared import SharedCopies
@@ -85,7 +84,7 @@ class Plane:
         async with Supervisor() as tasks:
             if binds:
                 recorder = EventRecorder(self.client, clock, component="binder", host="vm")
-                tasks.start_loop("binder", Binder(mortal, recorder).run())
+                tasks.start_loop("binder", Binder(copies, mortal, recorder).run())
             if backend is not None:
                 tasks.start_loop("backend", backend.run(self.client))
             tasks.start_loop("events", events.run())
@@ -146,6 +145,7 @@ class Backend:
                     await self._serve(client, event.object)
 
     async def _serve(self, client, claim):
+        claim = await client.get(CLAIMS, claim["metadata"]["name"], "default")
         metadata = claim["metadata"]
         node = (metadata.get("annotations") or {}).get(SELECTED_NODE)
         if not node or claim["spec"].get("volumeName"):
@@ -153,10 +153,8 @@ class Backend:
         self.asked.append((metadata["name"], node))
         await asyncio.sleep(0.05)
         if node in self.full:
-            body = {"metadata": {"annotations": {SELECTED_NODE: None},
-                                 "resourceVersion": metadata["resourceVersion"]}}  # fmt: skip
-            with contextlib.suppress(Conflict, NotFound):
-                await client.patch(CLAIMS, metadata["name"], body, "default")
+            body = {"metadata": {"annotations": {SELECTED_NODE: None}}}
+            await client.patch(CLAIMS, metadata["name"], body, "default")
             return
         made = a_volume(f"pvc-{metadata['uid']}", node, cls=claim["spec"]["storageClassName"])
         made["metadata"]["annotations"] = {PROVISIONED_BY: "test/backend"}
@@ -164,7 +162,7 @@ class Backend:
             "kind": "PersistentVolumeClaim", "namespace": "default", "name": metadata["name"],
             "uid": metadata["uid"],
         }  # fmt: skip
-        with contextlib.suppress(Exception):
+        with contextlib.suppress(AlreadyExists):
             await client.create(PERSISTENT_VOLUMES, made)
 
 

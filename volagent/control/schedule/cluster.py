@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from volagent.client.contract import CSI_NODES, NAMESPACES
 from volagent.client.informer import Key
 from volagent.client.shared import SharedCopies
-from volagent.control.schedule.candidates import FreeVolumes
+from volagent.control.bind.match import VolumeIndex
 from volagent.control.schedule.world import (
     NO_LABELS,
     NodeState,
@@ -67,7 +67,7 @@ class Cluster:
         self._copies = copies
         self.csi_nodes = copies.follow(CSI_NODES, CSINode)
         self._namespaces = copies.follow(NAMESPACES, TypedObject)
-        self._free = FreeVolumes()
+        self._index = VolumeIndex()
         self._claims: Written[PersistentVolumeClaim] = Written()
         self._volumes: Written[PersistentVolume] = Written()
         self._pods: dict[str, dict[Key, Pod]] = {}
@@ -100,11 +100,11 @@ class Cluster:
         return World(
             nodes,
             self._claim,
-            self._free.get,
+            self._index.get,
             lambda name: self._copies.classes.get("", name),
             lambda name: self.csi_nodes.get("", name),
             self._namespace_labels,
-            self._free,
+            self._index,
             frozenset(self.taken),
             refused,
         )
@@ -131,7 +131,7 @@ class Cluster:
     def note_volume(self, volume: PersistentVolume) -> None:
         """A volume was written like this."""
         self._volumes.note(volume)
-        self._free.put(volume)
+        self._index.put(volume)
 
     def _claim(self, namespace: str, name: str) -> PersistentVolumeClaim | None:
         key = (namespace, name)
@@ -154,9 +154,9 @@ class Cluster:
     ) -> None:
         newest = self._volumes.newest(key, new)
         if newest is None:
-            self._free.drop(key[1])
+            self._index.drop(key[1])
         else:
-            self._free.put(newest)
+            self._index.put(newest)
 
     def _node_changed(self, key: Key, _old: Node | None, _new: Node | None) -> None:
         self._states.pop(key[1], None)

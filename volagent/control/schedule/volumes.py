@@ -14,6 +14,7 @@ from volagent.control.schedule.assignment import assign
 from volagent.control.schedule.world import NodeState, World, amounts_of
 from volagent.objects.annotations import BIND_COMPLETED, SELECTED_NODE
 from volagent.objects.classes import class_of_claim
+from volagent.objects.growth import size_of, wanted_bytes
 from volagent.objects.node_affinity import admits_node
 from volagent.objects.pod import Pod
 from volagent.objects.pod_claims import ephemeral_claim_name
@@ -329,6 +330,4 @@ def _made_for(claim: PersistentVolumeClaim) -> str:
 
 
 def _waste_bytes(claim: PersistentVolumeClaim, volume: PersistentVolume) -> int:
-    asked = amounts_of(claim.spec.resources.requests if claim.spec.resources else None)
-    has = amounts_of(volume.spec.capacity)
-    return max(0, int(has.get("storage", 0)) - int(asked.get("storage", 0)))
+    return max(0, size_of(volume.spec.capacity) - wanted_bytes(claim))

@@ -4,7 +4,7 @@ A `World` is one moment of the cluster as the local copies have it, with the pod
 assigned counted on their nodes already. A finished pod holds nothing and is not counted.
 """
 
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Protocol
@@ -61,7 +61,7 @@ class CandidateSource(Protocol):
         claim: PersistentVolumeClaim,
         *,
         admits: Callable[[PersistentVolume], bool],
-        excluded: Container[str],
+        excluded: Collection[str],
     ) -> Iterable[PersistentVolume]:
         """The free volumes that fit a claim and are admitted, best first; without `excluded`
         names."""
@@ -79,7 +79,7 @@ class World:
     csi_node: Callable[[str], CSINode | None]
     namespace_labels: Callable[[str], Mapping[str, str]]
     source: CandidateSource
-    taken: Container[str] = frozenset()
+    taken: Collection[str] = frozenset()
     """Volumes that are being reserved for other claims at this moment."""
     refused: Callable[[str, str], bool] = lambda _uid, _node: False
     """Whether the provisioner lately could not make a claim's volume (by uid) on a node."""
