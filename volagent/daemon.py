@@ -18,15 +18,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from volagent import __version__
 from volagent.aio.backoff import BackOff
 from volagent.aio.clock import SystemClock
 from volagent.aio.tasks import Supervisor
 from volagent.api.admission import Admission
-from volagent.api.auth import ServiceAccountTokens, TokenAuthenticator, TokenFile, TokenFileError
+from volagent.api.auth import TokenFileError
+from volagent.api.default_roles import ensure_default_roles
 from volagent.api.inprocess import InProcessClient
-from volagent.api.listen import ListenError, TlsListener, UnixListener, parse_listener
-from volagent.api.server import ApiServer
+from volagent.api.listen import ListenError
 from volagent.api.surroundings import ClassesAround
 from volagent.api.surroundings_nodes import NodesAround
 from volagent.api.tls import TlsError
@@ -54,6 +53,7 @@ from volagent.observe.systemd import feed_watchdog, notify, watchdog_interval_s
 from volagent.runtime import contract as runtime_contract
 from volagent.runtime.cdi import CdiDirectory
 from volagent.runtime.none import NoRunner
+from volagent.serving import Serving
 from volagent.settings import Settings
 from volagent.store.contract import AlreadyRunning, Corrupt, StoreError
 from volagent.store.lock import DirectoryLock
@@ -123,7 +123,6 @@ class _Daemon:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     began_s: float = field(default_factory=time.monotonic)
     recovery_s: float = 0.0
-    tokens: TokenFile | None = None
     admission: Admission = field(default_factory=Admission)
     copies: SharedCopies = field(init=False)
 
@@ -133,6 +132,7 @@ class _Daemon:
         async with self._locked(), self._opened_store() as store:
             client = self._make_client(store)
             await client.housekeeping.bootstrap()
+            await ensure_default_roles(client)
             async with Supervisor() as tasks:
                 start_loop: Start = tasks.start_loop
                 start_loop("store", store.wait_broken())
@@ -147,12 +147,12 @@ class _Daemon:
                 )
                 stats = VolumeStats(agent, tasks.start)
                 trash = TrashService(machine.provisioners, client)
-                server = self._make_server(client, agent, hand_over, stats, trash)
-                self._listen_to_signals(server)
+                serving = self._make_serving(client, agent, hand_over, stats, trash)
+                self._listen_to_signals(serving)
                 try:
-                    await self._serve(start_loop, client, agent, server, controllers)
+                    await self._serve(start_loop, agent, serving, controllers)
                 finally:
-                    await server.close()
+                    await serving.server.close()
                     agent.stop()
                     tasks.stop_loops()
                     cut_off = await tasks.finish_operations(STOP_GRACE_S)
@@ -165,14 +165,16 @@ class _Daemon:
     async def _serve(
         self,
         start_loop: Start,
-        client: InProcessClient,
         agent: NodeAgent,
-        server: ApiServer,
+        serving: Serving,
         controllers: Mapping[str, Controller],
     ) -> None:
         await agent.node.register()
         start_loop("agent", agent.run(start_loop))
-        await self._open_listeners(server)
+        try:
+            await serving.open_listeners()
+        except (ListenError, TlsError) as error:
+            raise StartError(str(error)) from error
         await agent.recovered.wait()
         # Volumes that are mounted come first; what is to be bound or made can wait for them.
         start_loop("copies", self.copies.run())
@@ -324,34 +326,28 @@ class _Daemon:
             clock=self.clock,
         )  # fmt: skip
 
-    def _make_server(
+    def _make_serving(
         self,
         client: InProcessClient,
         agent: NodeAgent,
         hand_over: RuntimeHandOver,
         stats: VolumeStats,
         trash: TrashService,
-    ) -> ApiServer:
+    ) -> Serving:
         view = AgentView(
             agent, hand_over.describe_containers, self._describe_backends,
             self.clock.wall(), lambda: self.recovery_s,
         )  # fmt: skip
-        authenticators: list[TokenAuthenticator] = [ServiceAccountTokens(client, client.issuer)]
-        if self.settings.auth.token_file:
-            try:
-                self.tokens = TokenFile(self.settings.auth.token_file)
-            except TokenFileError as error:
-                raise StartError(str(error)) from error
-            authenticators.insert(0, self.tokens)
-        return ApiServer(
-            client,
-            node_view=view,
-            ready=lambda: self._find_obstacle(agent),
-            metrics=stats.render,
-            version=__version__,
-            authenticators=authenticators,
-            trash=trash,
-        )
+        try:
+            return Serving(
+                self.settings, client, self.copies, self.clock,
+                node_view=view,
+                ready=lambda: self._find_obstacle(agent),
+                metrics=stats.render,
+                trash=trash,
+            )  # fmt: skip
+        except (TokenFileError, TlsError) as error:
+            raise StartError(str(error)) from error
 
     def _find_obstacle(self, agent: NodeAgent) -> str | None:
         """Why the daemon is not ready, or None."""
@@ -365,33 +361,8 @@ class _Daemon:
             for state in self.helpers.backends()
         ]
 
-    async def _open_listeners(self, server: ApiServer) -> None:
-        tls = self.settings.tls
-        try:
-            for text in self.settings.listen:
-                match parse_listener(text):
-                    case UnixListener(path):
-                        await server.start_unix(path)
-                    case TlsListener(host, port):
-                        await server.start_tls(host, port, tls.certificate, tls.key, tls.client_ca)
-        except (ListenError, TlsError) as error:
-            raise StartError(str(error)) from error
-
-    def _listen_to_signals(self, server: ApiServer) -> None:
+    def _listen_to_signals(self, serving: Serving) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stopping.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload, server)
-
-    def _reload(self, server: ApiServer) -> None:
-        """SIGHUP: read certificates and tokens again; what cannot be used changes nothing."""
-        notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
-        try:
-            server.reload_certificates()
-            if self.tokens is not None:
-                self.tokens.reload()
-        except (TlsError, TokenFileError) as error:
-            _log.error("reload failed", error=str(error), remedy="correct the file and try again")
-        else:
-            _log.info("certificates and tokens read again")
-        notify("READY=1")
+        loop.add_signal_handler(signal.SIGHUP, serving.reload)

@@ -344,9 +344,13 @@ def _check_address(address: str, settings: Settings, where: _Origin) -> None:
             f'"listen": {address!r} is neither unix:///PATH nor https://ADDRESS:PORT',
             hint="plain http is not served: secrets would cross the network readable",
         )
-    if not (settings.tls.certificate and settings.tls.key):
-        raise SettingsError(place, f'"listen": {address} needs "tls.certificate" and "tls.key"')
-    if not (settings.auth.token_file or settings.tls.client_ca):
+    if bool(settings.tls.certificate) != bool(settings.tls.key):
+        raise SettingsError(
+            place,
+            f'"listen": {address} needs "tls.certificate" and "tls.key", or neither',
+            hint="without both, a certificate is made under the state directory",
+        )
+    if settings.tls.certificate and not (settings.auth.token_file or settings.tls.client_ca):
         raise SettingsError(
             place,
             f'"listen": {address} would let nobody in',

@@ -76,7 +76,11 @@ def test_override_wins_over_the_file_unless_it_is_none(tmp_path):
         ('root_dir = "/a/../b"\n', 1, "is not an absolute path"),
         ('node_name = "My_Host"\n', 1, "no lower-case DNS name"),
         ('listen = ["http://127.0.0.1:1"]\n', 1, "neither unix:///PATH nor https"),
-        ('listen = ["https://127.0.0.1:1"]\n', 1, 'needs "tls.certificate" and "tls.key"'),
+        (
+            'listen = ["https://127.0.0.1:1"]\n[tls]\ncertificate = "/c"\n',
+            1,
+            'needs "tls.certificate" and "tls.key", or neither',
+        ),
         (f'listen = ["unix:///{"x" * 120}"]\n', 1, "longer than the 107 bytes"),
         ('log.level = "loud"\n', 1, "Invalid enum value 'loud'"),
         ("a = \n", 1, "not valid TOML"),

@@ -144,7 +144,7 @@ def _means_same(old: Any, new: Any, form: Form) -> bool:
 
 
 OWNED_BY_NOBODY: Fields = frozenset(
-    {("f:apiVersion",), ("f:kind",), ("f:metadata",)}
+    {("f:apiVersion",), ("f:kind",)}
     | {
         ("f:metadata", f"f:{name}")
         for name in (

@@ -36,6 +36,7 @@ UPDATERS_LIMIT = 10
 """Managers of an object that do not apply; the older ones are taken together as `ANCIENT`."""
 APPLY, UPDATE = "Apply", "Update"
 _STATUS = "f:status"
+_METADATA: Path = ("f:metadata",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +210,7 @@ def _take_part(config: Document, subresource: str) -> Document:
 
 def _prune(merged: Document, last: Fields, owned: list[Fields], kind: str) -> Document:
     wanted = with_parents(frozenset().union(*owned))
-    dropped = with_parents(last) - wanted - OWNED_BY_NOBODY
+    dropped = with_parents(last) - wanted - OWNED_BY_NOBODY - {_METADATA}
     pruned: Document = prune(merged, form_of(kind), dropped) if dropped else merged
     return pruned
 

@@ -1,9 +1,8 @@
 """Who calls, and what they may do.
 
 On the unix socket the kernel tells who it is (`peer.py`); over TCP it is a bearer token or a client
-certificate, always inside TLS. There are two levels only: members of `system:masters` may do
-everything, everybody else who is known may look at discovery, versions and health. Tokens are
-kept as digests and have no `repr`.
+certificate, always inside TLS. Members of `system:masters` may do everything; everybody else who is
+known may do what roles allow (`rbac.py`). Tokens are kept as digests and have no `repr`.
 """
 
 import csv
@@ -74,7 +73,12 @@ class ServiceAccountTokens:
     async def identify(self, token: str) -> User | None:
         """The service account. Raises `Unauthorized`."""
         claims = await authenticate(self.client, self.issuer, token)
-        return User(claims.sub, frozenset({"system:authenticated", "system:serviceaccounts"}))
+        namespace = claims.sub.split(":")[2]
+        groups = {
+            "system:authenticated", "system:serviceaccounts",
+            f"system:serviceaccounts:{namespace}",
+        }  # fmt: skip
+        return User(claims.sub, frozenset(groups))
 
 
 def forbid(user: User, verb: str, what: str) -> Forbidden:
@@ -104,7 +108,7 @@ def _read_users(path: str) -> dict[bytes, User]:
         users[_digest(fields[0])] = User(
             fields[1],
             groups | {"system:authenticated"},
-            f"add the group {ADMIN_GROUP} to its line in {path} and reload the daemon",
+            f"bind a role to it, or add the group {ADMIN_GROUP} to its line in {path}",
         )
     return users
 

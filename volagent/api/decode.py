@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from volagent.api import protobuf
 from volagent.api.routes import Target
 from volagent.client.contract import ApiError, BadRequest, TooLarge, UnsupportedMediaType
 from volagent.objects.field_errors import MalformedObject
@@ -30,8 +31,15 @@ class _Envelope(TypedObject, frozen=True):
     status: dict[str, Any] | None = None
 
 
+_BODY = web.RequestKey("body", bytes)
+"""Where a request keeps what was read of it."""
+
+
 async def read_body(request: web.BaseRequest) -> bytes:
-    """The whole body. Raises `TooLarge`, `BadRequest` when it ends early."""
+    """The whole body, however often it is asked for. Raises `TooLarge`, `BadRequest` when it ends
+    early."""
+    if _BODY in request:
+        return request[_BODY]
     length = request.content_length
     if length is not None and length > BODY_LIMIT_BYTES:
         raise _too_large()
@@ -49,7 +57,9 @@ async def read_body(request: web.BaseRequest) -> bytes:
             chunks.append(chunk)
     except (web.RequestPayloadError, OSError, ValueError) as error:
         raise BadRequest(f"the body could not be read: {error}") from error
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+    request[_BODY] = body
+    return body
 
 
 async def _invite(request: web.BaseRequest) -> None:
@@ -100,6 +110,8 @@ def decode_value(body: bytes, content_type: str) -> Any:
         value = decode_json(body)
     elif content_type in YAML_TYPES:
         value = decode_yaml(body)
+    elif content_type == protobuf.MEDIA_TYPE:
+        value = protobuf.decode_protobuf(body)
     else:
         accepted = "application/json, application/yaml"
         raise UnsupportedMediaType(

@@ -14,21 +14,26 @@ import socket
 import ssl
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 from aiohttp import web
 
 from volagent.api.admission import Admission
 from volagent.api.auth import TokenAuthenticator, User, forbid
+from volagent.api.authority import Authority
 from volagent.api.connection import Connection, HttpServer
 from volagent.api.decode import decode_document, decode_value, media_type, read_body
 from volagent.api.discovery import discovery_documents, version_document
+from volagent.api.kubeconfig import describe_kubeconfig
 from volagent.api.listen import BACKLOG, ListenError, bind_unix
 from volagent.api.nodeview import NodeView
 from volagent.api.openapi.document import openapi_document
 from volagent.api.peer import ACCESS_GROUP, identify_peer
 from volagent.api.query import Query, parse_query
+from volagent.api.rbac import Authorizer
 from volagent.api.responses import json_response, status_response, text_response
+from volagent.api.reviews import AUTHENTICATION, AUTHORIZATION, Reviews
 from volagent.api.routes import Target, find_target, split_path
 from volagent.api.serving import ServedClient
 from volagent.api.tls import identify_certificate, load_certificate, make_server_context
@@ -37,13 +42,16 @@ from volagent.api.verbs import Verbs
 from volagent.api.watchstream import WatchStreams
 from volagent.client.contract import (
     PODS,
+    ROLES,
     ApiError,
     BadRequest,
+    Forbidden,
     MethodNotAllowed,
     NotFound,
     Unauthorized,
 )
 from volagent.objects.meta import Document
+from volagent.objects.rbac import Action
 from volagent.observe.logs import get_logger
 
 SOCKET_MODE = 0o666
@@ -55,7 +63,19 @@ NODE_GROUP = "node.volagent.dev"
 _HEALTH_PATHS = frozenset({"healthz", "livez", "readyz"})
 _PREFIX_PARTS = {"api": 2, "apis": 3}
 _VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
+_REVIEW_GROUPS = (AUTHORIZATION, AUTHENTICATION)
 _log = get_logger("api")
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What a server may have beside its objects."""
+
+    trash: TrashView | None = None
+    authorizer: Authorizer | None = None
+    """None: only members of system:masters may do anything."""
+    authority: Authority | None = None
+    """Who made the server's certificate; None: somebody else."""
 
 
 class ApiServer:
@@ -74,12 +94,15 @@ class ApiServer:
         metrics: Callable[[], Awaitable[bytes]],
         version: str,
         authenticators: Sequence[TokenAuthenticator] = (),
-        trash: TrashView | None = None,
+        beside: Beside = Beside(),  # a frozen value
     ) -> None:
         self._watches = WatchStreams(client)
         self._verbs = Verbs(client, self._watches)
         self._node_view = node_view
-        self._trash = trash
+        self._trash = beside.trash
+        self._authorizer = authorizer = beside.authorizer
+        self._authority = beside.authority
+        self._reviews = None if authorizer is None else Reviews(authorizer, self.identify_token)
         self._ready = ready
         self._metrics = metrics
         self._authenticators = tuple(authenticators)
@@ -89,6 +112,7 @@ class ApiServer:
         self._socket_paths: list[str] = []
         self._certificates: list[tuple[ssl.SSLContext, str, str]] = []
         self._access_group = ACCESS_GROUP
+        self._tls_address = ""
 
     @property
     def watch_count(self) -> int:
@@ -127,6 +151,9 @@ class ApiServer:
         except OSError as error:
             raise ListenError(f"cannot listen on https://{host}:{port}: {error}") from error
         self._listeners.append(server)
+        reached = "127.0.0.1" if host in ("0.0.0.0", "::", "") else host
+        shown = f"[{reached}]" if ":" in reached else reached
+        self._tls_address = f"https://{shown}:{server.sockets[0].getsockname()[1]}"
         return int(server.sockets[0].getsockname()[1])
 
     def reload_certificates(self) -> None:
@@ -181,14 +208,55 @@ class ApiServer:
         if len(parts) > _PREFIX_PARTS.get(parts[0], len(parts)):
             if parts[1] == NODE_GROUP:
                 return await self._answer_node(request, parts, user)
+            if parts[1] in _REVIEW_GROUPS and self._reviews is not None:
+                return await self._answer_review(request, parts, user)
             target = find_target(parts)  # (2)
             query = parse_query(query_text)
             if not user.is_admin:  # (3)
-                raise _forbid_target(user, request.method, target, query)
+                await self._authorize(user, request, target, query)
             return await self._verbs.answer(request, target, query)  # (4)
         if parts == ["metrics"]:
             return await self._answer_metrics(user)
         return self._answer_document(request, parts)
+
+    async def _authorize(
+        self, user: User, request: web.BaseRequest, target: Target, query: Query
+    ) -> None:
+        """Raises `Forbidden`."""
+        resource = target.resource
+        verb = verb_of(request.method, target, query)
+        name = f"{resource.plural}/{target.subresource}" if target.subresource else resource.plural
+        action = Action(verb, resource.group, name, target.namespace, target.name)
+        if self._authorizer is None or not self._authorizer.may(user, action):
+            raise _forbid_target(user, verb, target)
+        if resource.group == ROLES.group and request.method in ("POST", "PUT"):
+            body = decode_value(await read_body(request), media_type(request))
+            if isinstance(body, dict):
+                namespace = {"namespace": target.namespace} if target.namespace else {}
+                body["metadata"] = {**(body.get("metadata") or {}), **namespace}
+                self._authorizer.check_escalation(user, resource, body)
+        elif resource.group == ROLES.group and request.method == "PATCH":
+            escalate = Action("escalate", resource.group, resource.plural, target.namespace)
+            if not self._authorizer.may(user, escalate):
+                raise forbid(user, "patch", f"{resource.plural}: use PUT, so that it can be checked"
+                             " that it gives away nothing that the user does not have")  # fmt: skip
+
+    async def _answer_review(
+        self, request: web.BaseRequest, parts: list[str], user: User
+    ) -> web.Response:
+        assert self._reviews is not None
+        if request.method != "POST":
+            raise MethodNotAllowed("the server does not allow this method on this path")
+        body = decode_value(await read_body(request), media_type(request))
+        return json_response(await self._reviews.answer(user, parts, body), 201)
+
+    async def identify_token(self, token: str) -> User | None:
+        """Whose a bearer token is; None for one that nobody knows. Raises `Unauthorized`."""
+        for authenticator in self._authenticators:
+            user = await authenticator.identify(token)
+            if user is not None:
+                return user
+        return None
 
     async def _identify(self, request: web.BaseRequest) -> User:
         connection = cast(Connection, request.protocol)
@@ -210,10 +278,9 @@ class ApiServer:
         if given is not None:
             scheme, _, token = given.partition(" ")
             if scheme.lower() == "bearer" and token:
-                for authenticator in self._authenticators:
-                    user = await authenticator.identify(token.strip())
-                    if user is not None:
-                        return user
+                user = await self.identify_token(token.strip())
+                if user is not None:
+                    return user
             raise Unauthorized("Unauthorized: the token is not known or has expired")
         user = identify_certificate(transport.get_extra_info("peercert"))
         if user is None:
@@ -250,6 +317,9 @@ class ApiServer:
             raise forbid(user, "get", f"path {request.path}")
         if parts[2:4] == ["v1", "trash"] and self._trash is not None:
             return await self._answer_trash(request, parts[4:])
+        if parts[2:] == ["v1", "kubeconfig"] and method == "GET":
+            address = request.query.get("server") or self._tls_address
+            return json_response(describe_kubeconfig(self._authority, address, "volagent-admin"))
         if view is None:
             raise NotFound("this server runs no node agent")
         match parts[2:]:
@@ -290,14 +360,27 @@ async def _read_pod(request: web.BaseRequest) -> Document:
     return Admission().prepare_create(PODS, decode_document(body, content_type, target))
 
 
-def _forbid_target(user: User, method: str, target: Target, query: Query) -> ApiError:
-    verb = _VERBS.get(method, "get" if target.name else "watch" if query.watch else "list")
+def verb_of(method: str, target: Target, query: Query) -> str:
+    """The verb of a request, as rules name it."""
+    if method == "DELETE" and not target.name:
+        return "deletecollection"
+    return _VERBS.get(method, "get" if target.name else "watch" if query.watch else "list")
+
+
+def _forbid_target(user: User, verb: str, target: Target) -> ApiError:
     resource = target.resource
     place = (
         f' in the namespace "{target.namespace}"' if target.namespace else " at the cluster scope"
     )
-    what = f'resource "{resource.plural}" in API group "{resource.group}"{place}'
-    return forbid(user, verb, what)
+    group = f".{resource.group}" if resource.group else ""
+    name = f' "{target.name}"' if target.name else ""
+    hint = f": {user.hint}" if user.hint else ""
+    part = f"/{target.subresource}" if target.subresource else ""
+    return Forbidden(
+        f'{resource.plural}{group}{name} is forbidden: User "{user.name}" cannot {verb} resource'
+        f' "{resource.plural}{part}" in API group "{resource.group}"{place}{hint}',
+        details={"name": target.name, "group": resource.group, "kind": resource.plural},
+    )
 
 
 def _remove(path: str) -> None:

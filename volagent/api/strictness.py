@@ -1,8 +1,8 @@
 """Unknown and repeated fields: `fieldValidation=Strict` refuses them, `Warn` says so.
 
 What is not known is kept in any case but `Strict`: the documents may hold fields of Kubernetes
-versions that volagent does not know. Without `fieldValidation` nothing is looked at, which is what
-programs want that write often; kubectl asks for `Strict`. Pure.
+versions that volagent does not know. Without `fieldValidation` the answer is as for `Warn`, but
+repetitions are not looked for: that would cost programs that write often. Pure.
 """
 
 import json
@@ -15,7 +15,7 @@ from volagent.api.openapi.schema import PLAIN, Form, Shape, Type, all_types
 from volagent.client.contract import BadRequest, Invalid
 from volagent.objects.meta import Document
 
-STRICT, WARN = "Strict", "Warn"
+STRICT, IGNORE = "Strict", "Ignore"
 _NAMED_LIMIT = 32
 """Faults that are named in one answer."""
 
@@ -34,12 +34,13 @@ def check_fields(
     `body` is what was sent, if it was JSON: repetitions can only be seen there. Raises `BadRequest`
     naming the fields when it is `Strict`.
     """
-    if validation not in (STRICT, WARN):
+    if validation == IGNORE:
         return ()
-    faults = [*find_unknown(document, kind), *find_repeated(body)][:_NAMED_LIMIT]
-    if not faults:
-        return ()
-    if validation == WARN:
+    faults = find_unknown(document, kind)
+    if validation:
+        faults += find_repeated(body)
+    del faults[_NAMED_LIMIT:]
+    if not faults or validation != STRICT:
         return tuple(faults)
     version = document.get("apiVersion") or ""
     raise BadRequest(
@@ -50,17 +51,19 @@ def check_fields(
 
 def check_patch(patch: Any, kind: str, validation: str, body: bytes) -> tuple[str, ...]:
     """The same for a patch of any sort. Raises `Invalid`."""
-    if validation not in (STRICT, WARN):
+    if validation == IGNORE:
         return ()
-    unknown: list[str] = []
+    faults: list[str] = []
     if isinstance(patch, dict):
-        unknown += find_unknown(patch, kind)
+        faults += find_unknown(patch, kind)
     elif isinstance(patch, list):
         for operation in patch:
             if isinstance(operation, dict) and operation.get("op") in ("add", "replace"):
-                unknown += find_unknown(_nest(operation), kind)
-    faults = [*unknown, *find_repeated(body)][:_NAMED_LIMIT]
-    if not faults or validation == WARN:
+                faults += find_unknown(_nest(operation), kind)
+    if validation:
+        faults += find_repeated(body)
+    del faults[_NAMED_LIMIT:]
+    if not faults or validation != STRICT:
         return tuple(faults)
     shown = msgspec.json.encode(body.decode(errors="replace")).decode()
     why = f"Invalid value: {shown}: strict decoding error: {', '.join(faults)}"

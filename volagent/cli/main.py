@@ -25,6 +25,9 @@ _COMMANDS = {
     "delete": ("delete", "Withdraw objects and wait until they are gone"),
     "explain": ("explain", "Say where each of a pod's volumes stands, and why"),
     "mounts": ("explain", "Show the mounts that each container is handed"),
+    "trash": ("trash", "Show, restore or delete the data of deleted volumes"),
+    "pv": ("pv", "Use a released volume again"),
+    "kubeconfig": ("kubeconfig", "Print what the stock kubectl needs to talk to the daemon"),
     "doctor": ("doctor", "Check this machine and the daemon, say what to do"),
     "version": ("version", "Print the versions of command and daemon"),
 }

@@ -25,6 +25,7 @@ class Export:
 
 
 def check_owner(record: Record, owner: str) -> None:
+    """Raises `Refusal` when the marker names another owner."""
     if record.owner != owner:
         raise Refusal(
             f"{record.directory!r} of the export belongs to {record.owner or 'nobody'}, not to "
@@ -56,6 +57,7 @@ def stands(export: Export, record: Record) -> bool:
 
 
 def refuse_claimed(export: Export, directory: str, claimant: str) -> Refusal:
+    """The path is another volume's."""
     other = export.records.read(claimant) if VOLUME_NAME.fullmatch(claimant) else None
     if other is None:
         return Refusal(
@@ -70,6 +72,7 @@ def refuse_claimed(export: Export, directory: str, claimant: str) -> Refusal:
 
 
 def refuse_existing(export: Export, directory: str) -> Refusal:
+    """Something that is not ours is at the path."""
     claimant = export.records.find_claimant(directory)
     if claimant:
         return refuse_claimed(export, directory, claimant)
@@ -80,6 +83,7 @@ def refuse_existing(export: Export, directory: str) -> Refusal:
 
 
 def refuse_replaced(record: Record) -> Refusal:
+    """Another directory than ours is at our path."""
     return Refusal(
         f"{record.directory!r} is not the directory that was made for {record.name}",
         f'if it is its data (restored, or moved to a new disk), set "inode" to 0 in '
@@ -88,6 +92,7 @@ def refuse_replaced(record: Record) -> Refusal:
 
 
 def refuse_unmarked(name: str) -> Refusal:
+    """Nothing says that the volume is ours."""
     return Refusal(
         f"the export has no owner marker of {name}",
         "see whether this is the right export; if the data is to stay, or is gone for good, set "

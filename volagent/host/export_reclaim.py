@@ -5,7 +5,6 @@ renamed; its path is given back; the marker follows the directory. Contents are 
 `.volagent/trash`. Whatever is interrupted goes on when it is asked for again.
 """
 
-import errno
 import os
 import time
 from collections.abc import Iterator
@@ -115,7 +114,7 @@ def purge(export: Export, request: Json) -> Json:
 
 
 def list_trash(export: Export, request: Json) -> Json:
-    """Entries with names after `after`, as many as an answer may hold; `more` when some are left."""
+    """Entries with names after `after`, as many as an answer may hold; `more`: some are left."""
     entries: list[Json] = []
     size = 0
     for record in _read_all(export, TRASH):

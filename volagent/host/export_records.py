@@ -3,9 +3,9 @@
 All of it lies in `.volagent` at the export's root, which no volume can contain:
 
     <volume>.json          the owner marker: written and synced before the directory is in its place
-    paths/<hash>           a symbolic link whose text is the volume that has this path; making a link
-                           fails when there is one, on any server, so it is how several daemons on
-                           several machines agree; it is read, never followed
+    paths/<hash>           a symbolic link whose text is the volume that has this path; making a
+                           link fails when there is one, on any server, so it is how several
+                           daemons on several machines agree; it is read, never followed
     parents/<hash>         the same for directories that were made on the way (removed when empty)
     new/<volume>           a directory that is being made
     trash/<volume>[.json]  a reclaimed volume's directory, and its marker with the expiry

@@ -49,6 +49,8 @@ def _default_container(given: Document) -> Document:
         container["imagePullPolicy"] = _pull_policy(given["image"])
     if given.get("resources"):
         container["resources"] = _default_resources(given["resources"])
+    if given.get("ports"):
+        container["ports"] = [{"protocol": "TCP", **port} for port in given["ports"]]
     if given.get("env"):
         container["env"] = [_default_variable(variable) for variable in given["env"]]
     return container

@@ -12,6 +12,7 @@ from volagent.objects import defaults
 from volagent.objects.field_errors import FieldError, InvalidObject
 from volagent.objects.meta import Document
 from volagent.objects.pod import Pod
+from volagent.objects.rbac import Role, RoleBinding
 from volagent.objects.reading import read_view
 from volagent.objects.snapshot import VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent
 from volagent.objects.storage import ConfigMap, CSINode, PersistentVolume, PersistentVolumeClaim
@@ -64,6 +65,11 @@ from volagent.objects.validate_lease import (
     validate_lease,
 )
 from volagent.objects.validate_pod import validate_pod, validate_pod_change
+from volagent.objects.validate_rbac import (
+    validate_binding,
+    validate_binding_change,
+    validate_role,
+)
 from volagent.objects.validate_snapshot import (
     validate_content,
     validate_content_change,
@@ -138,6 +144,14 @@ _RULES = {
     "Lease": _Rules(Lease, validate_lease),
     "Endpoints": _Rules(Endpoints, validate_endpoints, default_endpoints),
 }  # fmt: skip
+_RULES |= {
+    "Role": _Rules(Role, validate_role),
+    "ClusterRole": _Rules(Role, validate_role),
+    "RoleBinding": _Rules(RoleBinding, validate_binding, validate_change=validate_binding_change),
+    "ClusterRoleBinding": _Rules(
+        RoleBinding, validate_binding, validate_change=validate_binding_change
+    ),
+}
 _OTHER = _Rules(GivenObject, validate_object)
 
 

@@ -23,6 +23,22 @@ _METHODS = {
     "object": {"get": "get", "put": "put", "patch": "patch", "delete": "delete"},
     "status": {"get": "get", "put": "put", "patch": "patch"},
 }
+_MIXED = {
+    "quantity": "io.k8s.apimachinery.pkg.api.resource.Quantity",
+    "intstr": "io.k8s.apimachinery.pkg.util.intstr.IntOrString",
+}
+"""Plain values that may be text or a number."""
+_MIXED_SCHEMAS: Document = {
+    _MIXED["quantity"]: {
+        "description": "An amount: a number with an optional suffix such as m, k, M, Gi.",
+        "oneOf": [{"type": "string"}, {"type": "number"}],
+    },
+    _MIXED["intstr"]: {
+        "description": "A number or a text.",
+        "oneOf": [{"type": "integer"}, {"type": "string"}],
+        "format": "int-or-string",
+    },
+}
 _WRITING = frozenset({"post", "put", "patch", "delete"})
 _CHANGING = frozenset({"post", "put", "patch"})
 
@@ -70,7 +86,7 @@ def openapi_document(path: str) -> Document | None:
         "openapi": "3.0.0",
         "info": {"title": "volagent", "version": f"v{KUBERNETES_MAJOR}.{KUBERNETES_MINOR}.0"},
         "paths": paths,
-        "components": {"schemas": schemas},
+        "components": {"schemas": schemas | _MIXED_SCHEMAS},
     }
 
 
@@ -181,10 +197,8 @@ def _describe_value(form: Form) -> Document:
     if form.base not in PLAIN:
         return {"$ref": f"#/components/schemas/{all_types()[form.base].full_name}"}
     kind, detail = PLAIN[form.base]
-    if form.base == "intstr":
-        return {"oneOf": [{"type": "integer"}, {"type": "string"}], "format": detail}
-    if form.base == "quantity":
-        return {"oneOf": [{"type": "string"}, {"type": "number"}]}
+    if form.base in _MIXED:
+        return {"$ref": f"#/components/schemas/{_MIXED[form.base]}"}
     value: dict[str, Any] = {"type": kind}
     if detail:
         value["format"] = detail
