@@ -32,7 +32,11 @@ from volagent.objects.volumes import PV_SOURCES, CSISource, LocalSource, OtherSo
 
 ACCESS_MODES = frozenset({"ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"})
 VOLUME_MODES = frozenset({"Filesystem", "Block"})
-RECLAIM_POLICIES = frozenset({"Retain", "Delete", "Recycle"})
+RECLAIM_POLICIES = frozenset({"Retain", "Delete"})
+_RECYCLE = (
+    "Recycle would erase everything below the volume's path with rm -rf, for good and with nobody"
+    " asked, and offer it to the next claim; use Delete, which goes through the trash, or Retain"
+)
 _OPERATORS = frozenset({"In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"})
 _OTHER_SOURCES = frozenset(f.encode_name for f in msgspec.structs.fields(OtherSources))
 _CLAIM_MUTABLE = (
@@ -75,7 +79,10 @@ def validate_volume(volume: PersistentVolume, document: Document) -> list[FieldE
     policy = spec.persistent_volume_reclaim_policy
     if policy and policy not in RECLAIM_POLICIES:
         field = "spec.persistentVolumeReclaimPolicy"
-        errors.append(not_supported(field, policy, RECLAIM_POLICIES))
+        if policy == "Recycle":
+            errors.append(forbidden(field, _RECYCLE))
+        else:
+            errors.append(not_supported(field, policy, RECLAIM_POLICIES))
     errors += _validate_class(spec.storage_class_name)
     errors += _validate_pv_source(volume, raw)
     affinity = read_optional(raw, "nodeAffinity", _NodeAffinity, "spec.nodeAffinity")

@@ -71,6 +71,10 @@ def refuse(document: dict[str, Any]) -> dict[str, str]:
             make_volume(persistentVolumeReclaimPolicy="Keep"),
             "spec.persistentVolumeReclaimPolicy", "Unsupported value",
         ),
+        (
+            make_volume(persistentVolumeReclaimPolicy="Recycle"),
+            "spec.persistentVolumeReclaimPolicy", "use Delete, which goes through the trash",
+        ),
         (make_volume(storageClassName="A"), "spec.storageClassName", "RFC 1123"),
         (
             without(make_volume(local={"path": "/x"}), "nfs"), "spec.nodeAffinity",
