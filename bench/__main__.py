@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 import tempfile
+from itertools import chain
 from pathlib import Path
 
 IN_NAMESPACE = "VOLAGENT_BENCH_NAMESPACE"
@@ -27,11 +28,15 @@ def main() -> int:
         os.environ[IN_NAMESPACE] = "1"
         command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-m", "bench"]
         os.execvp("unshare", command + sys.argv[1:])
+    from bench.claims import run_claims
     from bench.figures import run_all
 
     base = Path(tempfile.mkdtemp(prefix="volagent-bench-", dir=arguments.dir))
     lines = []
-    for figure in run_all(base, quick=arguments.quick):
+    figures = chain(
+        run_all(base, quick=arguments.quick), run_claims(base / "claims", quick=arguments.quick)
+    )
+    for figure in figures:
         lines.append(figure.line())
         print(lines[-1], flush=True)
     if arguments.figures:

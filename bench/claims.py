@@ -242,7 +242,10 @@ def run_claims(base: Path, *, quick: bool) -> Iterator[Figure]:
     """Every figure of the control plane, on a daemon of its own."""
     daemon = Daemon(base)
     base.mkdir(parents=True, exist_ok=True)
-    (base / "volagent.toml").write_text('[log]\nlevel = "warning"\n[runtime]\ncdi_dir = ""\n')
+    (base / "volagent.toml").write_text(
+        '[log]\nlevel = "warning"\n[runtime]\ncdi_dir = ""\n[auth]\n'
+        "mount_service_account_token = false\n"
+    )
     daemon.start()
     try:
         yield from measure_provisioning(daemon)

@@ -17,6 +17,15 @@ from typing import Any
 import psutil
 
 READY_TIMEOUT_S = 30.0
+SETTINGS = """
+[log]
+level = "warning"
+[runtime]
+cdi_dir = ""
+[auth]
+mount_service_account_token = false
+"""
+"""So that a pod has the volumes that are measured, and no other."""
 
 
 class Daemon:

@@ -257,7 +257,10 @@ def run_all(base: Path, *, quick: bool) -> Iterator[Figure]:
     rounds = 1 if quick else 3
     hang_nfs_mounts(base)
     daemon = Daemon(base)
-    (base / "volagent.toml").write_text('[log]\nlevel = "warning"\n[runtime]\ncdi_dir = ""\n')
+    (base / "volagent.toml").write_text(
+        '[log]\nlevel = "warning"\n[runtime]\ncdi_dir = ""\n[auth]\n'
+        "mount_service_account_token = false\n"
+    )
     daemon.start()
     try:
         time.sleep(1)

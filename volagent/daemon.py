@@ -26,7 +26,7 @@ from volagent.api.auth import TokenFileError
 from volagent.api.default_roles import ensure_default_roles
 from volagent.api.inprocess import InProcessClient
 from volagent.api.listen import ListenError
-from volagent.api.surroundings import ClassesAround
+from volagent.api.surroundings import ObjectsAround
 from volagent.api.surroundings_nodes import NodesAround
 from volagent.api.tls import TlsError
 from volagent.api.tokens import TokenKeyError, load_key
@@ -139,7 +139,9 @@ class _Daemon:
                 start_loop("housekeeping", client.housekeeping.run())
                 agent, hand_over = self._make_agent(client, tasks.start)
                 self.copies = SharedCopies(client)
-                self.admission.surroundings = ClassesAround(self.copies)
+                self.admission.surroundings = ObjectsAround(
+                    self.copies, mount_tokens=self.settings.auth.mount_service_account_token
+                )
                 client.leave_to_scheduler(NodesAround(self.copies).only_node)
                 machine = self._make_machine(agent.host)
                 controllers = make_controllers(
@@ -150,7 +152,7 @@ class _Daemon:
                 serving = self._make_serving(client, agent, hand_over, stats, trash)
                 self._listen_to_signals(serving)
                 try:
-                    await self._serve(start_loop, agent, serving, controllers)
+                    await self._serve(start_loop, client, agent, serving, controllers)
                 finally:
                     await serving.server.close()
                     agent.stop()
@@ -165,12 +167,15 @@ class _Daemon:
     async def _serve(
         self,
         start_loop: Start,
+        client: InProcessClient,
         agent: NodeAgent,
         serving: Serving,
         controllers: Mapping[str, Controller],
     ) -> None:
         await agent.node.register()
         start_loop("agent", agent.run(start_loop))
+        if serving.authority is not None:
+            await client.housekeeping.publish_root(serving.authority.certificate.decode())
         try:
             await serving.open_listeners()
         except (ListenError, TlsError) as error:

@@ -66,6 +66,8 @@ class AuthSettings(msgspec.Struct, frozen=True):
     """Who may call over TCP."""
 
     token_file: str = ""
+    mount_service_account_token: bool = True
+    """Pods get their service account's token, unless they or the account decline."""
 
 
 class NfsSettings(msgspec.Struct, frozen=True):

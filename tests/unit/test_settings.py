@@ -35,7 +35,7 @@ def test_shipped_file_changes_nothing_when_used_as_it_is():
 
 def test_shipped_file_shows_every_setting_with_its_default():
     shown = tomllib.loads(_uncommented(SHIPPED.read_text()))
-    assert shown == msgspec.to_builtins(Settings(), builtin_types=(tuple,)) | {"listen": []}
+    assert shown == msgspec.json.decode(msgspec.json.encode(Settings()))
 
 
 def test_shipped_file_gives_a_reason_for_every_setting():

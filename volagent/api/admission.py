@@ -8,9 +8,11 @@ place.
 
 from typing import Any, Protocol
 
+from volagent.api.token_volume import add_token_volume
 from volagent.client.contract import (
     CLAIMS,
     PERSISTENT_VOLUMES,
+    PODS,
     ApiError,
     BadRequest,
     Forbidden,
@@ -35,6 +37,9 @@ class Surroundings(Protocol):
     def class_can_grow(self, name: str) -> bool:
         """Whether a StorageClass lets its claims grow."""
 
+    def mounts_token(self, namespace: str, account: str) -> bool:
+        """Whether pods of a service account get its token without asking."""
+
 
 class NoSurroundings:
     """Nothing else exists."""
@@ -45,6 +50,10 @@ class NoSurroundings:
 
     def class_can_grow(self, name: str) -> bool:
         """No class lets its claims grow."""
+        return False
+
+    def mounts_token(self, namespace: str, account: str) -> bool:
+        """Nobody gets a token without asking."""
         return False
 
 
@@ -61,6 +70,8 @@ class Admission:
             prepared = prepare_create(resource.kind, document)
         except (InvalidObject, MalformedObject) as error:
             raise _explain(error, resource) from error
+        if resource is PODS:
+            return self._give_token(prepared)
         finalizer = _PROTECTION.get(resource)
         if finalizer is None:
             return prepared
@@ -70,6 +81,18 @@ class Admission:
             metadata = {**metadata, "finalizers": [*held, finalizer]}
             prepared = {**prepared, "metadata": metadata}
         return self._choose_class(prepared) if resource is CLAIMS else prepared
+
+    def _give_token(self, pod: Document) -> Document:
+        """The default token volume, unless the pod or its account declines (ServiceAccount)."""
+        spec = pod["spec"]
+        wanted = spec.get("automountServiceAccountToken")
+        if wanted is False:
+            return pod
+        namespace, account = pod["metadata"].get("namespace", ""), spec["serviceAccountName"]
+        # A pod that insists gets one whatever its account says, but not where tokens are off.
+        if not self.surroundings.mounts_token(namespace, "" if wanted else account):
+            return pod
+        return add_token_volume(pod)
 
     def _choose_class(self, claim: Document) -> Document:
         if claim["spec"].get("storageClassName") is not None:

@@ -13,7 +13,9 @@ from volagent.api.deletion import PERMANENT_NAMESPACES, Deleter
 from volagent.api.reading import Reader
 from volagent.api.registry import Registry
 from volagent.api.resources import TRAITS, Traits, traits_of
+from volagent.api.token_volume import ROOT_CA
 from volagent.client.contract import (
+    CONFIG_MAPS,
     NAMESPACES,
     SERVICE_ACCOUNTS,
     AlreadyExists,
@@ -45,6 +47,7 @@ class Housekeeping:
         self._reader = reader
         self._clock = clock
         self._wake = asyncio.Event()
+        self._root_certificate = ""
         self._expiring: deque[tuple[float, Traits, str]] = deque()
         registry.on_removed = self._note_removed
         registry.on_written = self._note_written
@@ -65,6 +68,25 @@ class Housekeeping:
             else:
                 await ensure_service_account(self._registry, metadata["name"])
         await self._load_expiring()
+
+    async def publish_root(self, certificate: str) -> None:
+        """Put the API's certificate authority (PEM) into every namespace, those to come too."""
+        self._root_certificate = certificate
+        listing = await self._reader.list(traits_of(NAMESPACES), Selection())
+        for namespace in listing.items:
+            if "deletionTimestamp" not in namespace["metadata"]:
+                await self.equip_namespace(namespace["metadata"]["name"])
+
+    async def equip_namespace(self, name: str) -> None:
+        """Give a namespace what each has: its service account, and the authority's certificate."""
+        await ensure_service_account(self._registry, name)
+        if not self._root_certificate:
+            return
+        document = {"metadata": {"name": ROOT_CA}, "data": {"ca.crt": self._root_certificate}}
+        try:
+            await self._registry.create(CONFIG_MAPS, document, name)
+        except AlreadyExists:
+            await self._registry.patch(CONFIG_MAPS, ROOT_CA, {"data": document["data"]}, name)
 
     async def run(self) -> None:
         """End namespaces and expire objects, for ever."""

@@ -11,7 +11,7 @@ from volagent.api.apply import Applier
 from volagent.api.apply_managers import OURSELVES, Writer
 from volagent.api.codec import Codec
 from volagent.api.deletion import Deleter
-from volagent.api.housekeeping import Housekeeping, ensure_service_account
+from volagent.api.housekeeping import Housekeeping
 from volagent.api.reading import Reader
 from volagent.api.registry import Admits, Registry
 from volagent.api.resources import traits_of
@@ -123,7 +123,7 @@ class InProcessClient:
             resource, document, namespace, dry_run=dry_run, writer=writer
         )
         if resource == NAMESPACES and not dry_run:
-            await ensure_service_account(self._registry, created["metadata"]["name"])
+            await self.housekeeping.equip_namespace(created["metadata"]["name"])
         return created
 
     async def update(
@@ -192,7 +192,7 @@ class InProcessClient:
             dry_run=dry_run,
         )
         if is_new and resource == NAMESPACES and not dry_run:
-            await ensure_service_account(self._registry, applied["metadata"]["name"])
+            await self.housekeeping.equip_namespace(applied["metadata"]["name"])
         return applied, is_new
 
     async def delete(

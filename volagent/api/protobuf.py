@@ -18,7 +18,7 @@ _MAGIC: Final = b"k8s\x00"
 _FIXED64: Final = 1
 
 Schema = Mapping[int, tuple[str, Any]]
-"""Field number → JSON name and `str`, `int`, `bool`, `[str]`, the schema of a message or `[schema]`,
+"""Field number → JSON name and `str`, `int`, `bool`, `[str]`, a message's schema or `[schema]`,
 `{str}` or `{bytes}` for a map of texts or of base64."""
 
 _RESOURCE: Schema = {

@@ -80,6 +80,8 @@ class VolagentNode:
 
     def __init__(self, machine: Machine, *, settings: str = "") -> None:
         self.machine = machine
+        if "[auth]" not in settings:  # scenarios count a pod's mounts
+            settings += "\n[auth]\nmount_service_account_token = false\n"
         self._settings = settings
         self.data = _DATA
         self._requests = itertools.count()

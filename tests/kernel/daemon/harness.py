@@ -75,6 +75,8 @@ class Daemon:
         """Start the process without waiting for it."""
         self.base.mkdir(parents=True, exist_ok=True)
         config = self.base / "volagent.toml"
+        if "[auth]" not in settings:  # most tests count a pod's mounts
+            settings += "\n[auth]\nmount_service_account_token = false\n"
         config.write_text(settings)
         used = {"root": self.root, "state": self.state, "run": self.run, **directories}
         with self.log.open("ab") as log:

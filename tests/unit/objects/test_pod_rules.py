@@ -32,7 +32,10 @@ def refuse(pod: dict[str, Any]) -> dict[str, str]:
 
 
 VOLUME = "spec.volumes[0]"
-KNOWN = "configMap, csi, downwardAPI, emptyDir, ephemeral, hostPath, nfs, persistentVolumeClaim, projected, secret"
+KNOWN = (
+    "configMap, csi, downwardAPI, emptyDir, ephemeral, hostPath, nfs, persistentVolumeClaim,"
+    " projected, secret"
+)
 
 
 @pytest.mark.parametrize(
