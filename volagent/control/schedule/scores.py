@@ -48,8 +48,7 @@ def score_options(wish: Wish, options: Sequence[Option]) -> dict[str, Fraction]:
     states = [option.state for option in options]
     total = {state.name: Fraction(0) for state in states}
     intolerable = [_count_disliked(wish, state) for state in states]
-    made = [len(option.plan.provision) for option in options]
-    wasted = [option.plan.waste_bytes for option in options]
+    costs = [option.plan.cost for option in options]
     for weight, scores in (
         (READY_WEIGHT, [Fraction(_says_ready(state)) for state in states]),
         (TAINT_WEIGHT, _less_is_better(intolerable)),
@@ -58,8 +57,7 @@ def score_options(wish: Wish, options: Sequence[Option]) -> dict[str, Fraction]:
         (SPREAD_WEIGHT, _less_is_better(
             [sum(each.crowd(state) for each in wish.likes_spread) for state in states])),
         (NEIGHBOUR_WEIGHT, _more_is_better([wish.neighbours.liking(state) for state in states])),
-        (VOLUME_WEIGHT, _less_is_better(made)),
-        (VOLUME_WEIGHT, _less_is_better(wasted)),
+        (VOLUME_WEIGHT, _less_is_better(costs)),
         (RESOURCE_WEIGHT, [free_share(wish.requests, state) for state in states]),
     ):  # fmt: skip
         for state, score in zip(states, scores, strict=True):

@@ -7,15 +7,14 @@ kube-scheduler's `volumebinding`, `volumezone`, `volumerestrictions` and `nodevo
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 from volagent.control.schedule.assignment import assign
+from volagent.control.schedule.offers import Offers, is_reachable
 from volagent.control.schedule.world import NodeState, World, amounts_of
 from volagent.objects.annotations import BIND_COMPLETED, SELECTED_NODE
 from volagent.objects.classes import class_of_claim
 from volagent.objects.growth import size_of, wanted_bytes
-from volagent.objects.node_affinity import admits_node
 from volagent.objects.pod import Pod
 from volagent.objects.pod_claims import ephemeral_claim_name
 from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
@@ -50,6 +49,8 @@ class PodVolumes:
     bound: tuple[PersistentVolume, ...] = ()
     waiting: tuple[PersistentVolumeClaim, ...] = ()
     """Claims that wait for a node to be chosen."""
+    offers: tuple[Offers, ...] = ()
+    """For each of these what it may choose from."""
     lost: bool = False
     """A claim is bound to a volume that is not there."""
     once_pod: tuple[str, ...] = ()
@@ -64,8 +65,8 @@ class VolumePlan:
 
     reserve: tuple[tuple[PersistentVolumeClaim, PersistentVolume], ...] = ()
     provision: tuple[PersistentVolumeClaim, ...] = ()
-    waste_bytes: int = 0
-    """Capacity beyond what was asked, over all `reserve`d volumes."""
+    cost: int = 0
+    """Bytes that the volumes have beyond what was asked; a volume to be made outweighs any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,10 +114,16 @@ def read_pod_volumes(pod: Pod, world: World) -> PodVolumes:
             waiting.append(claim)
         else:
             immediate = True
+    if immediate:
+        return PodVolumes(UNBOUND_IMMEDIATE)
     return PodVolumes(
-        UNBOUND_IMMEDIATE if immediate else "", tuple(bound), tuple(waiting), lost,
-        tuple(once_pod), frozenset(attached_volumes(pod, world)),
-    )  # fmt: skip
+        bound=tuple(bound),
+        waiting=tuple(waiting),
+        offers=tuple(Offers(claim, world) for claim in waiting),
+        lost=lost,
+        once_pod=tuple(once_pod),
+        attached=frozenset(attached_volumes(pod, world)),
+    )
 
 
 def _find_problem(pod: Pod, name: str, claim: PersistentVolumeClaim | None, *, own: bool) -> str:
@@ -163,11 +170,6 @@ def find_bound_conflict(volumes: PodVolumes, state: NodeState) -> str:
     return ""
 
 
-def is_reachable(volume: PersistentVolume, state: NodeState) -> bool:
-    """Whether a volume's node affinity admits a node."""
-    return admits_node(volume.spec.node_affinity, state.labels, state.name)
-
-
 def is_in_zone(volumes: PodVolumes, state: NodeState) -> bool:
     """Whether a node is in the zones that the bound volumes' labels name (old in-tree volumes).
 
@@ -193,31 +195,14 @@ def plan_volumes(volumes: PodVolumes, state: NodeState, world: World) -> VolumeP
     """
     rows: list[dict[str, int]] = []
     found: dict[str, PersistentVolume] = {}
-    for claim in volumes.waiting:
-        row: dict[str, int] = {}
-        selected = (claim.metadata.annotations or {}).get(SELECTED_NODE, "")
-        reserved = world.source.reserved_for(claim)
-        if reserved:
-            usable = [volume for volume in reserved if is_reachable(volume, state)]
-        elif selected in world.nodes:
-            if selected != state.name:
-                text = (
-                    f'persistentvolumeclaim "{claim.metadata.name}" gets its volume on {selected}'
-                )
-                return NoPlan(NO_VOLUME_TO_BIND, text)
-            usable = []
-        else:
-            usable = _find_usable(claim, state, world, len(volumes.waiting))
-        for volume in usable:
-            found[volume.metadata.name] = volume
-            row[volume.metadata.name] = _waste_bytes(claim, volume)
-        refusal = "" if reserved else find_refusal(claim, state, world)
-        if not reserved and not refusal:
+    for claim, offers in zip(volumes.waiting, volumes.offers, strict=True):
+        choices = _find_choices(claim, offers, state, world, len(volumes.waiting))
+        if isinstance(choices, NoPlan):
+            return choices
+        found |= choices.volumes
+        row = {name: _waste_bytes(claim, volume) for name, volume in choices.volumes.items()}
+        if choices.can_be_made:
             row[_made_for(claim)] = _PROVISION_COST
-        if not row:
-            text = f'persistentvolumeclaim "{claim.metadata.name}": '
-            text += "the volume reserved for it is elsewhere" if reserved else refusal
-            return NoPlan(NO_ROOM if refusal == NO_ROOM else NO_VOLUME_TO_BIND, text)
         rows.append(row)
     chosen = assign(rows)
     if chosen is None:
@@ -225,22 +210,42 @@ def plan_volumes(volumes: PodVolumes, state: NodeState, world: World) -> VolumeP
         text = f"too few volumes for all of the pod's claims together: {names}"
         return NoPlan(NO_VOLUME_TO_BIND, text)
     pairs = tuple(zip(volumes.waiting, chosen, strict=True))
-    reserve = tuple((claim, found[name]) for claim, name in pairs if name in found)
     return VolumePlan(
-        reserve,
+        tuple((claim, found[name]) for claim, name in pairs if name in found),
         tuple(claim for claim, name in pairs if name not in found),
-        sum(_waste_bytes(claim, volume) for claim, volume in reserve),
+        sum(row[name] for row, name in zip(rows, chosen, strict=True)),
     )
 
 
-def _find_usable(
-    claim: PersistentVolumeClaim, state: NodeState, world: World, number: int
-) -> list[PersistentVolume]:
-    """The best free volumes for a claim on a node; more than there are claims are never needed."""
-    fitting = world.source.candidates(
-        claim, admits=lambda volume: is_reachable(volume, state), excluded=world.taken
-    )
-    return list(islice(fitting, number))
+@dataclass(frozen=True, slots=True)
+class _Choices:
+    """What one claim can have on one node; at least one thing."""
+
+    volumes: dict[str, PersistentVolume]
+    can_be_made: bool = False
+
+
+def _find_choices(
+    claim: PersistentVolumeClaim, offers: Offers, state: NodeState, world: World, number: int
+) -> _Choices | NoPlan:
+    about = f'persistentvolumeclaim "{claim.metadata.name}"'
+    selected = (claim.metadata.annotations or {}).get(SELECTED_NODE, "")
+    reserved = world.source.reserved_for(claim)
+    if reserved:
+        usable = {v.metadata.name: v for v in reserved if is_reachable(v, state)}
+        if usable:
+            return _Choices(usable)
+        return NoPlan(NO_VOLUME_TO_BIND, f"{about}: the volume reserved for it is elsewhere")
+    if selected in world.nodes and selected != state.name:
+        return NoPlan(NO_VOLUME_TO_BIND, f"{about} gets its volume on {selected}")
+    usable = {}
+    if selected != state.name:
+        # Of more than there are claims, none is ever needed.
+        usable = {v.metadata.name: v for v in offers.best_on(state, number)}
+    refusal = find_refusal(claim, state, world)
+    if usable or not refusal:
+        return _Choices(usable, not refusal)
+    return NoPlan(NO_ROOM if refusal == NO_ROOM else NO_VOLUME_TO_BIND, f"{about}: {refusal}")
 
 
 def find_refusal(claim: PersistentVolumeClaim, state: NodeState, world: World) -> str:
