@@ -30,6 +30,12 @@ from volagent.objects.volumes import PV_SOURCES
 
 RESTORING = "volagent.dev/restoring"
 """Volume: the trash entry whose data is on its way back to it."""
+_NOBODY = {
+    "apiVersion": "v1",
+    "kind": "PersistentVolumeClaim",
+    "namespace": "default",
+    "name": "volagent.dev-nobody",
+}
 _MIB = 1 << 20
 
 
@@ -150,12 +156,14 @@ def manifest_of(volume: Document) -> Document:
 def restored_volume(manifest: Document, entry: str) -> Document:
     """The volume of a trash entry, made again while its data is on the way back.
 
-    It still names its last claim by uid, so that it is Released and nobody gets it yet; it is kept
-    when it is released again, whatever its class said.
+    It names its last claim by uid (where it had none, a claim that cannot be), so that it is
+    Released and nobody gets it yet; it is kept when it is released again, whatever its class said.
     """
     metadata, spec = manifest["metadata"], manifest["spec"]
     annotations = {**(metadata.get("annotations") or {}), RESTORING: entry}
     annotations.pop(BOUND_BY_CONTROLLER, None)
+    owner = annotations.get(VOLUME_OWNER) or metadata["name"]
+    reference = {**(spec.get("claimRef") or _NOBODY)}
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolume",
@@ -164,8 +172,24 @@ def restored_volume(manifest: Document, entry: str) -> Document:
             "annotations": annotations,
             "finalizers": [VOLUME_PROTECTION, RECLAIM_PROTECTION],
         },
-        "spec": {**spec, "persistentVolumeReclaimPolicy": "Retain"},
+        "spec": {
+            **spec,
+            "claimRef": {**reference, "uid": reference.get("uid") or owner},
+            "persistentVolumeReclaimPolicy": "Retain",
+        },
     }
+
+
+def end_of_restore(volume: Document) -> Document:
+    """The merge patch that gives a restored volume to a new claim of the last one's name."""
+    reference: Document | None = {"uid": None, "resourceVersion": None}
+    if volume["spec"]["claimRef"]["name"] == _NOBODY["name"]:
+        reference = None
+    metadata = {
+        "resourceVersion": volume["metadata"]["resourceVersion"],
+        "annotations": {RESTORING: None},
+    }
+    return {"metadata": metadata, "spec": {"claimRef": reference}}
 
 
 def format_size(size_bytes: int) -> str:

@@ -1,0 +1,58 @@
+"""The backends that the suite runs on. Whoever adds a provisioner adds a `Backend` here.
+
+A backend outlives its provisioners: `start` makes a new one, as a daemon does that was killed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from tests.simulation.fake_provisioner import FakeProvisioner, FakeStorage
+from volagent.drivers.provisioning.contract import Provisioner
+from volagent.drivers.provisioning.directory import DIRECTORY, DirectoryProvisioner
+from volagent.drivers.provisioning.local_export import LocalExport
+from volagent.host.process import Helpers
+
+
+class ManualClock:
+    """Time that moves when a test says so."""
+
+    def __init__(self) -> None:
+        self.now_s = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def wall(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.now_s)
+
+
+@dataclass
+class Backend:
+    """One kind of storage, with nothing in it."""
+
+    start: Callable[[], Provisioner]
+    holds: Callable[[dict], bool]
+    """Whether the data behind a PersistentVolume's source is there."""
+    clock: ManualClock
+    parameters: dict[str, str] = field(default_factory=dict)
+
+
+def fake_backend(clock: ManualClock) -> Backend:
+    storage = FakeStorage()
+    return Backend(
+        lambda: FakeProvisioner("fake.test", storage, clock),
+        lambda source: source["nfs"]["path"].removeprefix("/") in storage.volumes,
+        clock,
+    )
+
+
+def directory_backend(clock: ManualClock, helpers: Helpers, path: Path) -> Backend:
+    export = str(path / "volumes")
+
+    def start() -> Provisioner:
+        local = LocalExport(helpers, clock, export, DIRECTORY)
+        return DirectoryProvisioner(local, "vm1", "vm1")
+
+    return Backend(start, lambda source: Path(source["local"]["path"]).is_dir(), clock)
