@@ -6,7 +6,7 @@ The rules are in `api/apply_managers.py`. A lost race is decided again on what i
 from volagent.api import lifecycle
 from volagent.api.apply_managers import Writer, apply
 from volagent.api.codec import private_copy
-from volagent.api.refusals import modified_meanwhile, wrong_uid
+from volagent.api.refusals import forbidden, modified_meanwhile, wrong_uid
 from volagent.api.registry import ATTEMPTS, Change, Made, Registry, checked_name
 from volagent.api.resources import traits_of
 from volagent.client.contract import AlreadyExists, BadRequest, NotFound, Resource
@@ -27,12 +27,14 @@ class Applier:
         writer: Writer,
         *,
         force: bool = False,
+        may_create: bool = True,
         subresource: str = "",
         dry_run: bool = False,
     ) -> tuple[Document, bool]:
         """Make the fields so that `config` names; the object, and whether it is new.
 
-        Raises `Conflict` for fields that others set otherwise, unless `force` is given.
+        Raises `Conflict` for fields that others set otherwise, unless `force` is given; `Forbidden`
+        when there is no such object and the caller may not create one.
         """
         traits = traits_of(resource)
         config = private_copy(config)
@@ -58,6 +60,8 @@ class Applier:
             except NotFound:
                 if subresource or "uid" in metadata or "resourceVersion" in metadata:
                     raise
+            if not may_create:
+                raise forbidden(traits, name, "there is none yet, and the user cannot create one")
             applied = apply({}, config, writer, registry.now(), force=True)
             try:
                 created = await registry.create(

@@ -39,7 +39,7 @@ def is_leaf(value: Any, form: Form) -> bool:
         return len(value) > 1 and len({item_element(item, form) for item in value}) < len(value)
     if form.shape is Shape.MAP:
         return False
-    return form.base in PLAIN or (all_types()[form.base].whole and form.patch != "~")
+    return form.base in PLAIN or (all_types()[form.base].whole and not form.merged)
 
 
 def members(value: Any, form: Form) -> Mapping[str, tuple[Any, Form]]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from volagent.api.apply_fields import Fields, Path, is_leaf, item_element, members
 from volagent.api.openapi.schema import Form, Shape
-from volagent.api.strategic import arrange
 from volagent.client.contract import BadRequest
 
 
@@ -39,7 +38,23 @@ def _merge_list(live: list[Any], given: list[Any], form: Form, path: str) -> lis
     kept = dict(before)
     for element, item in zip(wanted, given, strict=True):
         kept[element] = merge(before.get(element), item, item_form, f"{path}[{element[2:]}]")
-    return [kept[element] for element in arrange(list(kept), wanted, list(before))]
+    return [kept[element] for element in _order(list(before), wanted)]
+
+
+def _order(before: list[str], wanted: list[str]) -> list[str]:
+    """What is named comes in its order; what is not stays before what it stood before."""
+    named = set(wanted)
+    ordered: list[str] = []
+    rest = iter(wanted)
+    for element in before:
+        if element not in named:
+            ordered.append(element)
+        elif element not in ordered:
+            for following in rest:
+                ordered.append(following)
+                if following == element:
+                    break
+    return [*ordered, *rest]
 
 
 def _check_repetitions(elements: list[str], path: str) -> None:

@@ -178,6 +178,7 @@ class InProcessClient:
         writer: Writer,
         *,
         force: bool = False,
+        may_create: bool = True,
         subresource: str = "",
         dry_run: bool = False,
     ) -> tuple[Document, bool]:
@@ -188,6 +189,7 @@ class InProcessClient:
             namespace,
             writer,
             force=force,
+            may_create=may_create,
             subresource=subresource,
             dry_run=dry_run,
         )

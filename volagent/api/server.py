@@ -38,7 +38,7 @@ from volagent.api.routes import Target, find_target, split_path
 from volagent.api.serving import ServedClient
 from volagent.api.tls import identify_certificate, load_certificate, make_server_context
 from volagent.api.trashview import TrashView
-from volagent.api.verbs import Verbs
+from volagent.api.verbs import APPLY_PATCH, MAY_NOT_CREATE, Verbs
 from volagent.api.watchstream import WatchStreams
 from volagent.client.contract import (
     PODS,
@@ -229,6 +229,10 @@ class ApiServer:
         action = Action(verb, resource.group, name, target.namespace, target.name)
         if self._authorizer is None or not self._authorizer.may(user, action):
             raise _forbid_target(user, verb, target)
+        if request.method == "PATCH" and media_type(request) == APPLY_PATCH:
+            create = Action("create", resource.group, name, target.namespace, target.name)
+            if not self._authorizer.may(user, create):
+                request[MAY_NOT_CREATE] = True
         if resource.group == ROLES.group and request.method in ("POST", "PUT"):
             body = decode_value(await read_body(request), media_type(request))
             if isinstance(body, dict):

@@ -55,10 +55,12 @@ class ServedClient(Client, Protocol):
         writer: Writer,
         *,
         force: bool = False,
+        may_create: bool = True,
         subresource: str = "",
         dry_run: bool = False,
     ) -> tuple[Document, bool]:
         """Make the fields so that `config` names; the object, and whether it is new.
 
-        Raises `Conflict` for fields that others set otherwise, unless `force` is given.
+        Raises `Conflict` for fields that others set otherwise, unless `force` is given; `Forbidden`
+        when there is no such object and the caller may not create one.
         """

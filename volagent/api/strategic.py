@@ -151,7 +151,7 @@ def _merge_items(
     order = owner.get(_ORDER + name)
     if order is not None:
         wanted = _identities(order, key)
-    return [kept[identity] for identity in arrange(list(kept), wanted, list(before))]
+    return [kept[identity] for identity in _arrange(list(kept), wanted, list(before))]
 
 
 def _merge_set(name: str, target: list[Any], patch: list[Any], owner: Document) -> list[Any]:
@@ -162,10 +162,10 @@ def _merge_set(name: str, target: list[Any], patch: list[Any], owner: Document) 
         if not isinstance(items, list) or not all(isinstance(item, str | int) for item in items):
             raise BadRequest(f"{name} must be a list of primitive values")
     kept = [item for item in dict.fromkeys([*target, *patch]) if item not in removed]
-    return arrange(kept, order, target)
+    return _arrange(kept, order, target)
 
 
-def arrange(kept: list[Any], wanted: list[Any], before: list[Any]) -> list[Any]:
+def _arrange(kept: list[Any], wanted: list[Any], before: list[Any]) -> list[Any]:
     """What is kept, in the patch's order; the others keep their places as well as they can."""
     named = [item for item in wanted if item in kept]
     others = [item for item in kept if item not in named]

@@ -44,6 +44,8 @@ PATCH_TYPES = (
     "application/json-patch+json", "application/merge-patch+json",
     "application/strategic-merge-patch+json", APPLY_PATCH,
 )  # fmt: skip
+MAY_NOT_CREATE = web.RequestKey("may_not_create", bool)
+"""Set in a request whose user may change the object but not make it: an apply could do either."""
 UNNAMED = "unknown"
 """Who writes without saying who: neither a `fieldManager` nor a `User-Agent`."""
 MANAGER_LIMIT_CHARS = 128
@@ -200,6 +202,7 @@ class Verbs:
             target.namespace,
             _writer(request, query),
             force=bool(query.force),
+            may_create=MAY_NOT_CREATE not in request,
             subresource=target.subresource,
             dry_run=query.dry_run,
         )

@@ -16,9 +16,8 @@ metadata. The form is a word for a plain value (see `PLAIN`) or a type's name, b
     X~          object that is merged though its type is not
     X=text      value that counts as given when it is missing
 
-`(retainKeys)` and `(plain)` after a list say how a strategic merge patch differs from apply: it
-drops what an item does not name, or replaces the list. Reading happens once, in the event loop's
-thread (a few milliseconds), and is kept.
+`(retainKeys)` after a list says that a strategic merge patch drops what an item does not name.
+Reading happens once, in the event loop's thread (a few milliseconds), and is kept.
 """
 
 import re
@@ -31,8 +30,9 @@ from typing import NamedTuple
 
 _TABLES = ("meta", "core", "pod", "volumes", "storage", "snapshot", "coordination", "rbac")
 _FORM = re.compile(
-    r"(?P<open>[\[{]?)(?P<base>\w+)(?:[\]}](?P<keys>[\w,]*))?(?:\((?P<patch>\w+)\))?"
-    r"(?P<mark>[!~]?)(?:=(?P<default>\w+))?"
+    r"(?:\[(?P<item>\w+)\](?P<keys>[\w,]*)(?:\((?P<patch>\w+)\))?"
+    r"|\{(?P<member>\w+)\}(?P<whole>!?)"
+    r"|(?P<single>\w+)(?P<mark>~?)(?:=(?P<default>\w+))?)"
 )
 PLAIN = {
     "string": ("string", ""), "int": ("integer", "int64"), "int32": ("integer", "int32"),
@@ -66,7 +66,9 @@ class Form(NamedTuple):
     keys: tuple[str, ...] = ()
     """The merge keys of a list of objects; none for a list that is a set."""
     patch: str = ""
-    """How strategic merge patches differ: "retainKeys", "plain" or ""."""
+    """"retainKeys": a strategic merge patch drops what an item of this list does not name."""
+    merged: bool = False
+    """Whether a single object is merged though its type is taken as one value."""
     default: str = ""
 
 
@@ -155,13 +157,11 @@ def _read_form(text: str) -> Form | None:
     match = _FORM.fullmatch(text)
     if match is None:
         return None
-    base, mark, keys = match["base"], match["mark"], match["keys"] or ""
-    match match["open"]:
-        case "[":
-            names = () if keys in ("", "set") else tuple(keys.split(","))
-            return Form(base, Shape.LIST, not keys, names, match["patch"] or "")
-        case "{":
-            return Form(base, Shape.MAP, mark == "!")
-        case _:
-            whole = base in PLAIN or mark == "!"
-            return Form(base, Shape.SINGLE, whole, default=match["default"] or "", patch=mark)
+    if match["item"]:
+        keys = match["keys"]
+        names = () if keys in ("", "set") else tuple(keys.split(","))
+        return Form(match["item"], Shape.LIST, not keys, names, match["patch"] or "")
+    if match["member"]:
+        return Form(match["member"], Shape.MAP, bool(match["whole"]))
+    base, merged = match["single"], bool(match["mark"])
+    return Form(base, whole=base in PLAIN, merged=merged, default=match["default"] or "")
