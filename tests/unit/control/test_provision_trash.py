@@ -16,9 +16,9 @@ from volagent.client.contract import (
     NotFound,
     Unavailable,
 )
-from volagent.control.provision.documents import RESTORING
 from volagent.control.provision.trash import TrashService
 from volagent.drivers.errors import Transient
+from volagent.objects.annotations import RESTORING
 
 
 async def world_with_trash():

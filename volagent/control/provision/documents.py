@@ -18,6 +18,7 @@ from volagent.objects.annotations import (
     BOUND_BY_CONTROLLER,
     PROVISIONED_BY,
     RECLAIM_PROTECTION,
+    RESTORING,
     SELECTED_NODE,
     TRASH_RETENTION,
     VOLUME_OWNER,
@@ -28,8 +29,6 @@ from volagent.objects.quantity import canonical_quantity, parse_bytes
 from volagent.objects.storage import Node, PersistentVolumeClaim, StorageClass
 from volagent.objects.volumes import PV_SOURCES
 
-RESTORING = "volagent.dev/restoring"
-"""Volume: the trash entry whose data is on its way back to it."""
 _NOBODY = {
     "apiVersion": "v1",
     "kind": "PersistentVolumeClaim",

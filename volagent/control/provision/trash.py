@@ -22,9 +22,10 @@ from volagent.client.contract import (
     Unavailable,
 )
 from volagent.control.provision.asking import tell_failure
-from volagent.control.provision.documents import RESTORING, end_of_restore, restored_volume
+from volagent.control.provision.documents import end_of_restore, restored_volume
 from volagent.drivers.errors import DriverError, Rejected, Uncertain
 from volagent.drivers.provisioning.contract import KeepsTrash, ProvisionerTable, TrashEntry
+from volagent.objects.annotations import RESTORING
 from volagent.objects.meta import Document
 from volagent.observe.logs import get_logger
 
