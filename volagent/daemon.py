@@ -36,7 +36,11 @@ from volagent.controllers import Controller, Machine, make_controllers
 from volagent.drivers import make_drivers
 from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
-from volagent.drivers.provisioning.table import make_local_provisioners
+from volagent.drivers.provisioning.table import (
+    NfsName,
+    make_local_provisioners,
+    make_nfs_provisioners,
+)
 from volagent.host.contract import Host
 from volagent.host.process import Helpers
 from volagent.host.real import make_host
@@ -303,7 +307,16 @@ class _Daemon:
             image_dir=settings.image_dir,
             directory_dir=settings.provision.directory_dir,
         )  # fmt: skip
-        return Machine(host, self.helpers, provisioners)
+        names = [
+            NfsName(each.provisioner, each.server, each.path, each.mount_options)
+            for each in settings.provision.nfs
+        ]
+        on_servers = make_nfs_provisioners(
+            host, self.helpers, self.clock, names,
+            work_dir=f"{settings.run_dir}/provision",
+            mount_timeout_s=settings.nfs.mount_timeout_s,
+        )  # fmt: skip
+        return Machine(host, self.helpers, {**provisioners, **on_servers})
 
     def _make_hand_over(
         self, layout: Layout, address: str, allocatable: dict[str, str]

@@ -100,6 +100,13 @@ def copy_file(arguments: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def export(arguments: dict[str, Any]) -> dict[str, Any]:
+    """One request of `host/exports.py` about the export that is mounted at `path`."""
+    from volagent.host import exports
+
+    return exports.perform(arguments)
+
+
 OPERATIONS = {
     "umount2": unmount,
     "statvfs": measure,
@@ -107,6 +114,7 @@ OPERATIONS = {
     "bind_sub_path": bind_sub_path,
     "probe_path": probe_path,
     "find_content": find_content,
+    "export": export,
     "share_file": share_file,
     "copy_file": copy_file,
 }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.cluster.lab.machine import Machine
+from volagent.client.contract import RESOURCES
 
 Json = dict[str, Any]
 
@@ -26,14 +27,7 @@ _CONFIG = "/etc/volagent/scenario.toml"
 _LOG = "/run/volagent.log"
 _PID = "/run/volagent.pid"
 _START_TIMEOUT_S = 60.0
-_PLURALS = {
-    "Pod": "pods",
-    "Secret": "secrets",
-    "ConfigMap": "configmaps",
-    "PersistentVolume": "persistentvolumes",
-    "PersistentVolumeClaim": "persistentvolumeclaims",
-}
-_CLUSTER_WIDE = {"PersistentVolume"}
+_RESOURCES = {resource.kind: resource for resource in RESOURCES}
 
 _MOUNT_DATA = """
 mkdir -p {data}
@@ -253,10 +247,11 @@ def _namespace(document: Json) -> str:
 
 
 def _collection(document: Json) -> str:
-    plural = _PLURALS[document["kind"]]
-    if document["kind"] in _CLUSTER_WIDE:
-        return f"/api/v1/{plural}"
-    return f"/api/v1/namespaces/{_namespace(document)}/{plural}"
+    resource = _RESOURCES[document["kind"]]
+    root = f"/apis/{resource.api_version}" if resource.group else f"/api/{resource.version}"
+    if not resource.namespaced:
+        return f"{root}/{resource.plural}"
+    return f"{root}/namespaces/{_namespace(document)}/{resource.plural}"
 
 
 def _path(document: Json) -> str:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from volagent.drivers.provisioning.local_export import LocalExport
+
 from tests.simulation.fake_provisioner import FakeProvisioner, FakeStorage
 from volagent.drivers.provisioning.contract import Provisioner
 from volagent.drivers.provisioning.directory import DIRECTORY, DirectoryProvisioner
-from volagent.drivers.provisioning.local_export import LocalExport
 from volagent.host.process import Helpers
 
 

@@ -21,7 +21,7 @@ from volagent.drivers.provisioning.contract import (
     TrashEntry,
     VolumeRequest,
 )
-from volagent.drivers.provisioning.local_export import LocalExport, affinity_to
+from volagent.drivers.provisioning.export import Export, affinity_to
 from volagent.objects.meta import Document
 
 DIRECTORY: Final = "directory.volagent.dev"
@@ -35,7 +35,7 @@ _ID_MAX: Final = 2**32 - 2
 class DirectoryProvisioner:
     """Makes directories below one directory of this VM."""
 
-    export: LocalExport
+    export: Export
     node: str
     hostname: str
     """The node's `kubernetes.io/hostname` label."""

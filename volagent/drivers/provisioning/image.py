@@ -1,7 +1,7 @@
 """image.volagent.dev: an image file of this VM for each claim, with a file system or raw.
 
 Each volume is a directory of its own with one file, `disk.img`, so that owner marker, trash and
-restore are those of directories (`local_export.py`). The size is enforced by nature; the file is
+restore are those of directories (`export.py`). The size is enforced by nature; the file is
 sparse, so what it may take is checked when it is made or grown, against what is free then.
 
 Copies (`dataSource`, snapshots) share blocks where the file system below can (btrfs, xfs). A volume
@@ -29,8 +29,8 @@ from volagent.drivers.provisioning.contract import (
     TrashEntry,
     VolumeRequest,
 )
+from volagent.drivers.provisioning.export import Export, affinity_to
 from volagent.drivers.provisioning.image_copies import ImageCopies
-from volagent.drivers.provisioning.local_export import LocalExport, affinity_to
 from volagent.host.contract import Host
 from volagent.host.errors import Absent, HostError
 from volagent.objects.meta import Document
@@ -47,7 +47,7 @@ _SHARED_MODES: Final = frozenset({"ReadOnlyMany", "ReadWriteMany"})
 class ImageProvisioner:
     """Makes image files below the daemon's image directory."""
 
-    export: LocalExport
+    export: Export
     host: Host
     copies: ImageCopies
     node: str

@@ -1,13 +1,13 @@
-"""A directory of this VM in which volumes are made, each in a directory of its own.
+"""A directory in which volumes are made, each in a directory of its own: of this VM, or exported.
 
-The same arrangement as on an NFS export (`host/exports.py`): owner markers in `.volagent`, trash
-beside the data, nothing entered through a link or another mount. Here it is a local file system, so
-the calls run in the pool of threads. The `node` of these volumes is this VM.
+Owner markers are in `.volagent`, the trash is beside the data, nothing is entered through a link or
+another mount (`host/exports.py`). Where the calls run is given: for a local file system in the pool
+of threads (`in_pool`), for a server's in processes that can be killed (`nfs_mount.py`).
 """
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,13 +27,15 @@ REMEMBER_S = 30 * 86400.0
 """How long it is remembered that a volume was deleted."""
 
 Json = dict[str, Any]
+Perform = Callable[[Json], Awaitable[Json]]
+"""Does one request of `host/exports.py`. Raises `HostError`."""
 
 
-class LocalExport:
+class Export:
     """One directory of volumes, for one provisioner."""
 
-    def __init__(self, helpers: Helpers, clock: Clock, path: str, provisioner: str) -> None:
-        self._helpers = helpers
+    def __init__(self, perform: Perform, clock: Clock, path: str, provisioner: str) -> None:
+        self._perform = perform
         self._clock = clock
         self.path = path
         self._provisioner = provisioner
@@ -43,7 +45,7 @@ class LocalExport:
         now_s = self._clock.wall().timestamp()
         asked = {"do": do, "path": self.path, "now_s": now_s, **request}
         try:
-            answer = await self._helpers.run_in_pool(exports.perform, asked)
+            answer = await self._perform(asked)
         except Absent:
             return {"missing": True}  # nothing was ever made here, or its disk is not mounted
         except HostError as error:
@@ -63,13 +65,12 @@ class LocalExport:
 
     async def make(
         self, *, name: str, owner: str, directory: str, claim: str, capacity_bytes: int,
-        room_bytes: int, ownership: Mapping[str, Any],
+        room_bytes: int, ownership: Mapping[str, Any], on_delete: str = "delete",
     ) -> str:  # fmt: skip
         """Make a volume's directory, or find it made; its path."""
-        os.makedirs(self.path, mode=0o755, exist_ok=True)
         record = {
             "name": name, "owner": owner, "directory": directory, "claim": claim,
-            "provisioner": self._provisioner, "on_delete": "delete",
+            "provisioner": self._provisioner, "on_delete": on_delete,
             "capacity_bytes": capacity_bytes, "created": format_time(self._clock.wall()),
         }  # fmt: skip
         answer = await self.ask(
@@ -78,11 +79,15 @@ class LocalExport:
         return f"{self.path}/{answer['record']['directory']}"
 
     async def reclaim(
-        self, *, name: str, owner: str, directory: str, manifest: Document, keep_s: int
-    ) -> Done:
-        """Move a volume into the trash; with `keep_s` 0 out of it at once."""
+        self, *, name: str, owner: str, directory: str, manifest: Document, keep_s: int,
+        how: str = "delete",
+    ) -> Done:  # fmt: skip
+        """Move a volume into the trash; with `keep_s` 0 out of it at once.
+
+        `how` is `delete`, `retain`, `archive`, or "" for what was noted when it was made.
+        """
         answer = await self.ask(
-            "reclaim", name=name, owner=owner, directory=directory, how="delete",
+            "reclaim", name=name, owner=owner, directory=directory, how=how,
             manifest=manifest, keep_s=keep_s,
         )  # fmt: skip
         if answer.get("missing"):
@@ -152,6 +157,20 @@ class LocalExport:
 
     def _name_of(self, id: str) -> str:
         return id.removeprefix(f"{self._provisioner}/")
+
+
+def in_pool(helpers: Helpers) -> Perform:
+    """For directories of local file systems, made when they are missing."""
+
+    def perform(request: Json) -> Json:
+        if request["do"] == "create":
+            os.makedirs(request["path"], mode=0o755, exist_ok=True)
+        return exports.perform(request)
+
+    async def run(request: Json) -> Json:
+        return await helpers.run_in_pool(perform, request)
+
+    return run
 
 
 def affinity_to(hostname: str) -> Document:

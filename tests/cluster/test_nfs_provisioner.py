@@ -1,0 +1,114 @@
+"""Dynamic volumes on a real NFS server: the well-known class, applied as it is."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.lab.lab import Lab
+from tests.cluster.lab.nfs_server import NfsServer
+from tests.cluster.lab.node import Json, VolagentNode
+from tests.cluster.lab.uml import Hardware
+from volagent.cli.manifests import read_manifests
+
+EXAMPLES = Path(__file__).parents[2] / "config" / "examples"
+SETTINGS = """
+[[provision.nfs]]
+provisioner = "fuseim.pri/ifs"
+server = "{server}"
+path = "/"
+mount_options = ["vers=4.2"]
+"""
+BOUND_S = 40.0
+
+
+class Site:
+    def __init__(self, server: NfsServer, node: VolagentNode) -> None:
+        self.server = server
+        self.node = node
+
+    def on_server(self, command: str) -> str:
+        out: str = self.server.machine.run(f"cd /export; {command}").out
+        return out
+
+
+@pytest.fixture(scope="module")
+def site(lab: Lab) -> Site:
+    export = lab.add_machine("nfs", Hardware(disks_mib=(64,)))
+    server = NfsServer(export, export.disks[0])
+    settings = SETTINGS.format(server=server.address)
+    node = VolagentNode(
+        lab.add_machine("node", Hardware(memory_mib=640, disks_mib=(256,))), settings=settings
+    )
+    lab.start_all()
+    server.serve()
+    node.start()
+    return Site(server, node)
+
+
+def example(name: str) -> dict[str, Json]:
+    return {
+        one.resource.kind: {
+            "kind": one.resource.kind, "apiVersion": one.resource.api_version, **one.document,
+        }
+        for one in read_manifests((str(EXAMPLES / f"{name}.yaml"),), "")
+    }  # fmt: skip
+
+
+def test_well_known_class_makes_a_directory_per_claim_and_deletes_it_through_the_trash(site: Site):
+    objects = example("managed-nfs-storage")
+    storage_class, claim = objects["StorageClass"], objects["PersistentVolumeClaim"]
+    pod = objects["Pod"]
+    site.node.declare(storage_class, claim)
+    site.node.declare_ready(pod, within_s=BOUND_S)
+    bound = site.node.call("GET", "/api/v1/namespaces/default/persistentvolumeclaims/test-claim")
+    name = bound["spec"]["volumeName"]
+    assert name == f"pvc-{bound['metadata']['uid']}"
+    volume = site.node.call("GET", f"/api/v1/persistentvolumes/{name}")
+    directory = f"default-test-claim-{name}"
+    assert volume["spec"]["nfs"] == {"server": site.server.address, "path": f"/{directory}"}
+    target = site.node.volume(pod, "kubernetes.io~nfs", name)
+    site.node.machine.run(f"echo hello >{target}/SUCCESS; sync -f {target}")
+    assert site.on_server(f"cat {directory}/SUCCESS") == "hello\n"
+    assert site.on_server(f"stat -c %a {directory}").strip() == "770"
+
+    site.node.delete_gone(pod, claim)
+    site.node.wait_gone({"kind": "PersistentVolume", "metadata": {"name": name}})
+
+    assert directory not in site.on_server("ls")
+    (entry,) = site.node.call("GET", "/apis/node.volagent.dev/v1/trash")["items"]
+    assert entry["claim"] == "default/test-claim"
+    site.node.call("POST", "/apis/node.volagent.dev/v1/trash/restore", {"ids": [entry["id"]]})
+    assert site.on_server(f"cat {directory}/SUCCESS") == "hello\n"
+
+
+def test_link_planted_in_the_export_leads_nowhere(site: Site):
+    site.on_server("mkdir -p victim && echo precious >victim/file && ln -sfn victim team")
+    storage_class = {
+        "kind": "StorageClass", "apiVersion": "storage.k8s.io/v1",
+        "metadata": {"name": "by-name"}, "provisioner": "fuseim.pri/ifs",
+        "parameters": {"pathPattern": "team/${.PVC.name}"},
+    }  # fmt: skip
+    claim = {
+        "kind": "PersistentVolumeClaim", "apiVersion": "v1", "metadata": {"name": "led-away"},
+        "spec": {
+            "accessModes": ["ReadWriteOnce"], "storageClassName": "by-name",
+            "resources": {"requests": {"storage": "1Mi"}},
+        },
+    }  # fmt: skip
+    site.node.declare(storage_class, claim)
+
+    def told() -> bool:
+        events = site.node.call("GET", "/api/v1/namespaces/default/events")["items"]
+        return any(
+            each["involvedObject"]["name"] == "led-away" and each["reason"] == "ProvisioningFailed"
+            and "link" in each["message"]
+            for each in events
+        )  # fmt: skip
+
+    end_s = time.monotonic() + BOUND_S
+    while not told():
+        assert time.monotonic() < end_s, site.node.call("GET", "/api/v1/namespaces/default/events")
+        time.sleep(0.2)
+    assert site.on_server("ls victim").split() == ["file"]
+    site.node.delete_gone(claim)
