@@ -7,6 +7,7 @@ import click
 from volagent.aio.clock import parse_time
 from volagent.cli.connection import Api
 from volagent.cli.errors import Refused
+from volagent.cli.explain_claim import claim_named, fetch_explanation, format_claim
 from volagent.cli.options import namespace_option, split_pod, talks_to_daemon
 from volagent.cli.output import (
     Columns,
@@ -24,19 +25,25 @@ MOUNTS_PATH = "/apis/node.volagent.dev/v1/mounts/namespaces/{namespace}/pods/{na
 
 
 @click.command()
-@click.argument("pod", metavar="pod/NAME")
+@click.argument("pod", metavar="pod/NAME | pvc/NAME")
 @click.option("-o", "--output", "form", type=click.Choice(["json", "yaml"]), help="How to print")
 @namespace_option
 @talks_to_daemon
 def explain(api: Api, pod: str, form: str | None, namespace: str) -> None:
-    """Say where each of a pod's volumes stands, why, and what to do about it."""
-    namespace, name = split_pod(pod, namespace)
-    document = _ask(api, EXPLAIN_PATH, namespace, name, "explain")
+    """Say where each of a pod's volumes, or a claim, stands, why, and what to do about it."""
+    claim = claim_named(pod)
+    if claim:
+        document = fetch_explanation(api, namespace, claim)
+        lines = format_claim(document)
+    else:
+        namespace, name = split_pod(pod, namespace)
+        document = _ask(api, EXPLAIN_PATH, namespace, name, "explain")
+        lines = format_explanation(document)
     form = form or click.get_current_context().find_root().params.get("form")
     if form in ("json", "yaml"):
         print_document(document, form)
         return
-    for line in format_explanation(document):
+    for line in lines:
         print_line(line)
 
 
