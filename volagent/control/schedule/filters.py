@@ -10,7 +10,7 @@ from fractions import Fraction
 from volagent.control.schedule import topology, volumes
 from volagent.control.schedule.topology import Neighbours, Spread
 from volagent.control.schedule.volumes import NoPlan, PodVolumes, VolumePlan
-from volagent.control.schedule.world import PODS, Amounts, NodeState, World, amounts_of, requests_of
+from volagent.control.schedule.world import PODS, Amounts, NodeState, World, requests_of
 from volagent.objects.pod import Pod
 from volagent.objects.scheduling import NO_SCHEDULE, Taint
 
@@ -103,7 +103,7 @@ def filter_resources(wish: Wish, state: NodeState) -> Refusal | None:
 
     What a node says nothing of, it has not; only the number of pods is then unlimited.
     """
-    allocatable = amounts_of(state.node.status.allocatable)
+    allocatable = state.allocatable
     reasons, details = [], []
     limit = allocatable.get(PODS)
     if limit is not None and state.used.get(PODS, Fraction(0)) + 1 > limit:

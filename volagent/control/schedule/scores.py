@@ -6,12 +6,11 @@ kube-scheduler's defaults are; the sum decides, and among equals the name.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
 from volagent.control.schedule import topology
 from volagent.control.schedule.filters import Wish
 from volagent.control.schedule.volumes import VolumePlan
-from volagent.control.schedule.world import Amounts, NodeState, amounts_of
+from volagent.control.schedule.world import Amounts, NodeState
 from volagent.objects.scheduling import PREFER_NO_SCHEDULE
 
 READY_WEIGHT = 100
@@ -23,8 +22,8 @@ NEIGHBOUR_WEIGHT = 2
 VOLUME_WEIGHT = 2
 RESOURCE_WEIGHT = 1
 _LOOKED_AT = ("cpu", "memory")
-_ASKED_LEAST: Mapping[str, Fraction] = {
-    "cpu": Fraction(1, 10), "memory": Fraction(200 * 1024 * 1024),
+_ASKED_LEAST: Mapping[str, float] = {
+    "cpu": 0.1, "memory": 200.0 * 1024 * 1024,
 }  # fmt: skip
 """What a pod is taken to need that says nothing (kube-scheduler's `util.GetNonzeroRequests`)."""
 
@@ -43,14 +42,14 @@ def choose_best(wish: Wish, options: Sequence[Option]) -> Option:
     return min(options, key=lambda option: (-scores[option.state.name], option.state.name))
 
 
-def score_options(wish: Wish, options: Sequence[Option]) -> dict[str, Fraction]:
+def score_options(wish: Wish, options: Sequence[Option]) -> dict[str, float]:
     """Node name → weighted sum of all scores."""
     states = [option.state for option in options]
-    total = {state.name: Fraction(0) for state in states}
+    total = {state.name: 0.0 for state in states}
     intolerable = [_count_disliked(wish, state) for state in states]
     costs = [option.plan.cost for option in options]
     for weight, scores in (
-        (READY_WEIGHT, [Fraction(_says_ready(state)) for state in states]),
+        (READY_WEIGHT, [float(_says_ready(state)) for state in states]),
         (TAINT_WEIGHT, _less_is_better(intolerable)),
         (NODE_AFFINITY_WEIGHT, _more_is_better(
             [topology.node_preference(wish.pod, state) for state in states])),
@@ -65,20 +64,19 @@ def score_options(wish: Wish, options: Sequence[Option]) -> dict[str, Fraction]:
     return total
 
 
-def free_share(requests: Amounts, state: NodeState) -> Fraction:
+def free_share(requests: Amounts, state: NodeState) -> float:
     """LeastAllocated: the mean share of cpu and memory that stays free, 0 to 1."""
-    allocatable = amounts_of(state.node.status.allocatable)
     shares = []
     for name in _LOOKED_AT:
-        has = allocatable.get(name, Fraction(0))
+        has = float(state.allocatable.get(name, 0))
         if has <= 0:
-            shares.append(Fraction(0))
+            shares.append(0.0)
             continue
         least = _ASKED_LEAST[name]
-        used = max(state.used.get(name, Fraction(0)), least * len(state.pods))
-        wanted = requests.get(name) or least
-        shares.append(max(Fraction(0), (has - used - wanted) / has))
-    return sum(shares, Fraction(0)) / len(shares)
+        used = max(float(state.used.get(name, 0)), least * len(state.pods))
+        wanted = float(requests.get(name) or least)
+        shares.append(max(0.0, (has - used - wanted) / has))
+    return sum(shares) / len(shares)
 
 
 def _says_ready(state: NodeState) -> bool:
@@ -95,12 +93,12 @@ def _count_disliked(wish: Wish, state: NodeState) -> int:
     )
 
 
-def _more_is_better(values: Sequence[int]) -> list[Fraction]:
+def _more_is_better(values: Sequence[int]) -> list[float]:
     least, most = min(values), max(values)
     if least == most:
-        return [Fraction(0)] * len(values)
-    return [Fraction(value - least, most - least) for value in values]
+        return [0.0] * len(values)
+    return [(value - least) / (most - least) for value in values]
 
 
-def _less_is_better(values: Sequence[int]) -> list[Fraction]:
+def _less_is_better(values: Sequence[int]) -> list[float]:
     return _more_is_better([-value for value in values])

@@ -11,7 +11,7 @@ from typing import Any
 
 from volagent.control.schedule.assignment import assign
 from volagent.control.schedule.offers import Offers, is_reachable
-from volagent.control.schedule.world import NodeState, World, amounts_of
+from volagent.control.schedule.world import NodeState, World
 from volagent.objects.annotations import BIND_COMPLETED, SELECTED_NODE
 from volagent.objects.classes import class_of_claim
 from volagent.objects.growth import size_of, wanted_bytes
@@ -310,10 +310,9 @@ def _attach_limits(volumes: PodVolumes, state: NodeState, world: World) -> dict[
     drivers = {driver for driver, _handle in volumes.attached}
     if not drivers:
         return {}
-    allocatable = amounts_of(state.node.status.allocatable)
     limits = {}
     for driver in drivers:
-        amount = allocatable.get(_limit_name(driver))
+        amount = state.allocatable.get(_limit_name(driver))
         if amount is not None:
             limits[driver] = int(amount)
     csi_node = world.csi_node(state.name)

@@ -34,6 +34,8 @@ class NodeState:
 
     node: Node
     pods: tuple[Pod, ...]
+    allocatable: Amounts
+    """What the node offers to all its pods."""
     used: Amounts
     """What these pods request together."""
     repelling: tuple[Pod, ...] = ()
@@ -98,7 +100,8 @@ def make_node_state(node: Node, pods: Iterable[Pod]) -> NodeState:
     for pod in held:
         for name, amount in requests_of(pod).items():
             used[name] = used.get(name, Fraction(0)) + amount
-    return NodeState(node, held, used, tuple(pod for pod in held if _repels(pod)))
+    allocatable = amounts_of(node.status.allocatable)
+    return NodeState(node, held, allocatable, used, tuple(pod for pod in held if _repels(pod)))
 
 
 def _repels(pod: Pod) -> bool:
