@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from volagent.drivers.provisioning.local_export import LocalExport
+from volagent.drivers.provisioning.export import Export, in_pool
 
 from tests.simulation.fake_provisioner import FakeProvisioner, FakeStorage
 from volagent.drivers.provisioning.contract import Provisioner
@@ -53,7 +53,7 @@ def directory_backend(clock: ManualClock, helpers: Helpers, path: Path) -> Backe
     export = str(path / "volumes")
 
     def start() -> Provisioner:
-        local = LocalExport(helpers, clock, export, DIRECTORY)
+        local = Export(in_pool(helpers), clock, export, DIRECTORY)
         return DirectoryProvisioner(local, "vm1", "vm1")
 
     return Backend(start, lambda source: Path(source["local"]["path"]).is_dir(), clock)
