@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from volagent.drivers.provisioning.export import Export, in_pool
-
 from tests.simulation.fake_provisioner import FakeProvisioner, FakeStorage
 from volagent.drivers.provisioning.contract import Provisioner
 from volagent.drivers.provisioning.directory import DIRECTORY, DirectoryProvisioner
+from volagent.drivers.provisioning.export import Export, in_pool
 from volagent.host.process import Helpers
 
 
