@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 from typing import Final
 
-from volagent.host import export_tree
+from volagent.host import export_quota, export_tree
 from volagent.host.export_claims import (
     PRESENT,
     Export,
@@ -25,6 +25,7 @@ from volagent.host.export_claims import (
 )
 from volagent.host.export_records import ARCHIVED, GONE, STORE, TRASH, Record, Refusal
 
+PURGING: Final = "purging"
 ARCHIVED_PREFIX: Final = "archived-"
 NAME_BYTES_MAX: Final = 255
 ANSWER_BYTES_MAX: Final = 32 * 1024
@@ -73,6 +74,8 @@ def restore(export: Export, request: Json) -> Json:
         if present is not None and present.state == PRESENT:
             return {"record": asdict(present)}
         raise Refusal(f"nothing of {name} is in the trash", "see `volagent trash list`")
+    if record.state == PURGING:
+        raise Refusal(f"{name} is being deleted", "a part of its data is gone already")
     back = replace(record, state=PRESENT, deleted_s=0.0, expires_s=0.0)
     if export_tree.find_inode(records.folder(TRASH), name):
         if not record.manifest:
@@ -94,7 +97,10 @@ def restore(export: Export, request: Json) -> Json:
 
 
 def purge(export: Export, request: Json) -> Json:
-    """Delete an entry of the trash for good; `done` is False when `budget_s` was not enough."""
+    """Delete an entry of the trash for good; `done` is False when `budget_s` was not enough.
+
+    Marked first: what is deleted in part can neither be had back nor be forgotten half-way.
+    """
     name, records = request["name"], export.records
     record = records.read(name, TRASH)
     deadline_s = time.monotonic() + request["budget_s"]
@@ -104,8 +110,12 @@ def purge(export: Export, request: Json) -> Json:
     if live is not None and live.state == PRESENT and stands(export, live):
         records.drop(name, TRASH)  # a restore that was interrupted after its work
         return {"done": True}
+    if record.state != PURGING:
+        record = replace(record, state=PURGING, expires_s=min(record.expires_s, export.now_s))
+        records.write(record, TRASH)
     if not export_tree.remove_until(records.folder(TRASH), name, deadline_s):
         return {"done": False}
+    export_quota.forget(export, record)
     records.move(replace(record, state="deleted", manifest={}), TRASH, GONE)
     if live is not None:
         records.release_path(live.directory, name)
@@ -114,11 +124,14 @@ def purge(export: Export, request: Json) -> Json:
 
 
 def list_trash(export: Export, request: Json) -> Json:
-    """Entries with names after `after`, as many as an answer may hold; `more`: some are left."""
+    """Entries with names after `after`, as many as an answer may hold; `more`: some are left.
+
+    Those that are being deleted are not among them.
+    """
     entries: list[Json] = []
     size = 0
     for record in _read_all(export, TRASH):
-        if record.name <= request["after"]:
+        if record.name <= request["after"] or record.state == PURGING:
             continue
         size += len(repr(record.manifest)) + 1000
         if entries and size > ANSWER_BYTES_MAX:
@@ -182,6 +195,7 @@ def to_trash(export: Export, record: Record, request: Json) -> Record:
 def _to_gone(export: Export, record: Record) -> Record:
     """The directory is not there any more: somebody removed it. Verified on the right export."""
     records = export.records
+    export_quota.forget(export, record)
     records.release_path(record.directory, record.name)
     export_tree.remove_empty_parents(export.root, record.directory, records)
     record = replace(record, state="deleted", manifest={})

@@ -81,13 +81,16 @@ class Record:
     inode: int = 0
     """Of the directory; 0: whatever is at the path is the volume (a person has said so)."""
     state: str = "present"
-    """`present`, `trashing`, `trashed`, `archiving`, `archived`, `retained`, `deleted`."""
+    """`present`, `trashing`, `trashed`, `purging`, `archiving`, `archived`, `retained`,
+    `deleted`."""
     target: str = ""
     """The name that an archived directory has now."""
     deleted_s: float = 0.0
     expires_s: float = 0.0
     """Seconds since 1970."""
     manifest: dict[str, Any] = field(default_factory=dict)
+    project: int = 0
+    """The number whose quota limits the directory; 0: it is not limited."""
 
 
 _FIELDS: Final[dict[str, Any]] = {each.name: each.type for each in dataclasses.fields(Record)}

@@ -23,7 +23,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, replace
 from typing import Final
 
-from volagent.host import export_reclaim, export_tree, paths
+from volagent.host import export_quota, export_reclaim, export_tree, paths
 from volagent.host.errors import HostError
 from volagent.host.export_claims import (
     PRESENT,
@@ -99,7 +99,8 @@ def measure(export: Export, _: Json) -> Json:
 def create(export: Export, request: Json) -> Json:
     """Make a volume's directory, or find it made: its marker, and whether it has its group.
 
-    `full` instead when there is less free space than `room_bytes`.
+    `full` instead when there is less free space than `room_bytes`. With `limit`, the directory gets
+    a project quota where the file system has them; `unlimited` says why not elsewhere.
     """
     wanted = Record(**request["record"])
     records, root = export.records, export.root
@@ -107,7 +108,7 @@ def create(export: Export, request: Json) -> Json:
     record = _check_resumable(export, wanted, found)
     if found is not None and _is_made(export, found):
         claim(export, found)
-        return {"record": asdict(found), "owned": True}
+        return _describe_made(export, found, request, owned=True)
     if export_tree.find_inode(root, record.directory):
         raise refuse_existing(export, record.directory)
     if found is None and request["room_bytes"]:
@@ -117,6 +118,8 @@ def create(export: Export, request: Json) -> Json:
     ownership = Ownership(**request["ownership"])
     made, owned = export_tree.prepare_new(records, record.name, ownership)  # (1)
     record = replace(record, inode=made)
+    if request.get("limit"):
+        record = export_quota.limit_new(export, record)
     records.write(record)  # (2)
     try:
         claim(export, record)  # (3)
@@ -130,7 +133,14 @@ def create(export: Export, request: Json) -> Json:
         if not stands(export, record):
             _give_up(export, record)
             raise refuse_existing(export, record.directory) from None
-    return {"record": asdict(record), "owned": owned}
+    return _describe_made(export, record, request, owned=owned)
+
+
+def _describe_made(export: Export, record: Record, request: Json, *, owned: bool) -> Json:
+    answer = {"record": asdict(record), "owned": owned}
+    if request.get("limit"):
+        answer["unlimited"] = export_quota.explain_unlimited(export, record)
+    return answer
 
 
 def discard(export: Export, request: Json) -> Json:
@@ -149,6 +159,7 @@ def discard(export: Export, request: Json) -> Json:
     if record.state not in (PRESENT, "trashing", "trashed"):
         return {"had": had}
     if record.state == PRESENT and not _is_reached(export, record):
+        export_quota.forget(export, record)
         records.release_path(record.directory, name)
         records.drop(name)
         export_tree.remove_empty_parents(export.root, record.directory, records)
@@ -164,6 +175,7 @@ def discard(export: Export, request: Json) -> Json:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
             return {"had": "content"}
+        export_quota.forget(export, record)
         records.drop(name, TRASH)
     return {"had": "directory"}
 
@@ -179,6 +191,8 @@ def grow(export: Export, request: Json) -> Json:
         space = measure(export, request)
         if request["check_room"] and space["available_bytes"] < more:
             return {"full": space}
+    export_quota.raise_limit(export, record, request["capacity_bytes"])
+    if more > 0:
         record = replace(record, capacity_bytes=request["capacity_bytes"])
         export.records.write(record)
     return {"record": asdict(record)}
@@ -238,6 +252,7 @@ def _is_reached(export: Export, record: Record) -> bool:
 
 def _give_up(export: Export, record: Record) -> None:
     """Take back what a refused `create` has made; nothing of ours is at the path."""
+    export_quota.forget(export, record)
     export.records.release_path(record.directory, record.name)
     export_tree.drop_new(export.records, record.name)
     export.records.drop(record.name)

@@ -156,6 +156,7 @@ _NR_FSCONFIG: Final = 431
 _NR_FSMOUNT: Final = 432
 _NR_OPENAT2: Final = 437
 _NR_MOUNT_SETATTR: Final = 442
+_NR_QUOTACTL_FD: Final = 443
 _NR_STATMOUNT: Final = 457
 _NR_LISTMOUNT: Final = 458
 
@@ -190,6 +191,8 @@ _unshare = _prototype("unshare", c_int, c_int)
 _fanotify_init = _prototype("fanotify_init", c_int, c_uint, c_uint)
 _inotify_init1 = _prototype("inotify_init1", c_int, c_int)
 _inotify_add_watch = _prototype("inotify_add_watch", c_int, c_int, c_char_p, c_uint32)
+_quotactl_fd = _prototype("syscall", c_long, c_long, c_uint, c_uint, c_uint, c_void_p)
+_quotactl = _prototype("quotactl", c_int, c_int, c_char_p, c_int, c_void_p)
 _fanotify_mark = _prototype("fanotify_mark", c_int, c_int, c_uint, c_uint64, c_int, c_char_p)
 
 
@@ -320,4 +323,18 @@ def inotify_init() -> int:
 def inotify_add_watch(queue: int, path: bytes, mask: int) -> None:
     """Ask for events of the file or directory at a path."""
     if _inotify_add_watch(queue, path, mask) < 0:
+        raise _last_error()
+
+
+def quotactl_fd(fd: int, command: int, identity: int, buffer: bytearray) -> None:
+    """Ask about, or change, the quotas of the file system of a descriptor. Linux 5.14."""
+    argument = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+    if _quotactl_fd(_NR_QUOTACTL_FD, fd, command, identity, byref(argument)) < 0:
+        raise _last_error()
+
+
+def quotactl(command: int, device: bytes, identity: int, buffer: bytearray) -> None:
+    """The same by the file system's block device."""
+    argument = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+    if _quotactl(ctypes.c_int(command).value, device, identity, byref(argument)) < 0:
         raise _last_error()

@@ -4,8 +4,10 @@ The PersistentVolume is `local`, with affinity to this VM, so any tool knows wha
 directory belongs to root with mode 0770 unless the class says otherwise (`mode`, `uid`, `gid`): a
 pod that does not run as root gets it by `fsGroup`, or by the class's `gid`.
 
-A directory's size is a promise, not a limit, and the volume says so. What is promised when it is
-made is there at that moment.
+Its size is enforced by a project quota where the file system has them (ext4, xfs, mounted with
+`prjquota`); elsewhere it is a promise, and the volume says so. What is promised is there at the
+moment when it is made. All promises together may be more than the disk has: who wants none broken
+uses quotas, or images that are allocated in full.
 """
 
 from collections.abc import Mapping
@@ -13,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from volagent.drivers.contract import Done, VolumeMode
-from volagent.drivers.errors import Rejected
+from volagent.drivers.errors import Rejected, Uncertain
 from volagent.drivers.provisioning.contract import (
     Grown,
     ProvisionedVolume,
@@ -22,6 +24,7 @@ from volagent.drivers.provisioning.contract import (
     VolumeRequest,
 )
 from volagent.drivers.provisioning.export import Export, affinity_to
+from volagent.objects.annotations import VOLUME_OWNER
 from volagent.objects.meta import Document
 
 DIRECTORY: Final = "directory.volagent.dev"
@@ -57,29 +60,30 @@ class DirectoryProvisioner:
             raise Rejected(
                 f"{DIRECTORY} cannot copy volumes", remedy="use a class of image.volagent.dev"
             )
-        path = await self.export.make(
+        made = await self.export.make_limited(
             name=request.name,
             owner=request.owner,
-            directory=request.name,
             claim=f"{request.claim_namespace}/{request.claim_name}",
             capacity_bytes=request.capacity_bytes,
-            room_bytes=request.capacity_bytes,
             ownership=read_ownership(request.parameters),
         )
+        limited = f"project quota {made.project}"
+        unlimited = f"capacity not enforced: {made.unlimited}"
         return ProvisionedVolume(
-            source={"local": {"path": path}},
+            source={"local": {"path": made.path}},
             capacity_bytes=request.capacity_bytes,
             node_affinity=affinity_to(self.hostname),
-            annotations={CAPACITY_ENFORCED: "false"},
-            evidence=f"directory {path}, its size is not enforced",
+            annotations={CAPACITY_ENFORCED: "true" if made.project else "false"},
+            evidence=f"directory {made.path}, {limited if made.project else unlimited}",
         )
 
     async def reclaim(self, request: ReclaimRequest) -> Done:
-        """Into the trash, or away."""
+        """Into the trash, or away; not while a mount still shows it."""
+        directory = _directory_of(request.source, self.export.path)
         return await self.export.reclaim(
             name=request.name,
             owner=request.owner,
-            directory=_directory_of(request.source, self.export.path),
+            directory=directory,
             manifest=request.manifest,
             keep_s=request.keep_s,
         )
@@ -91,13 +95,19 @@ class DirectoryProvisioner:
     async def grow(
         self, source: dict[str, Any], annotations: Mapping[str, str], capacity_bytes: int
     ) -> Grown:
-        """Promise more, if there is as much."""
+        """Promise more, if there is as much; a quota is raised."""
         name = _directory_of(source, self.export.path)
-        owner = annotations.get("volagent.dev/owner", "")
-        await self.export.ask(
+        owner = annotations.get(VOLUME_OWNER, "")
+        answer = await self.export.ask(
             "grow", name=name, owner=owner, capacity_bytes=capacity_bytes, check_room=True
         )
-        return Grown("promised, not enforced", capacity_bytes, node_half=False)
+        if answer.get("missing"):
+            raise Uncertain(
+                f"there are no volumes in {self.export.path}", remedy="is its disk mounted?"
+            )
+        project = answer["record"].get("project", 0)
+        evidence = f"project quota {project} raised" if project else "promised, not enforced"
+        return Grown(evidence, capacity_bytes, node_half=False)
 
     async def list_trash(self) -> list[TrashEntry]:
         """What can be had back."""
@@ -109,7 +119,7 @@ class DirectoryProvisioner:
 
     async def purge(self, id: str) -> Done:
         """Delete an entry for good."""
-        return await self.export.purge(id.rpartition("/")[2])
+        return await self.export.purge_entry(id)
 
     async def sweep(self) -> float | None:
         """Delete what has expired."""

@@ -8,14 +8,15 @@ of threads (`in_pool`), for a server's in processes that can be killed (`nfs_mou
 import errno
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from volagent.aio.clock import Clock, format_time
 from volagent.drivers.contract import Done
-from volagent.drivers.errors import Rejected, Uncertain
+from volagent.drivers.errors import Rejected, Transient, Uncertain
 from volagent.drivers.provisioning.contract import OutOfSpace, TrashEntry
-from volagent.host import exports
+from volagent.host import exports, shown
 from volagent.host.errors import Absent, HostError
 from volagent.host.process import Helpers
 from volagent.objects.meta import Document
@@ -23,12 +24,25 @@ from volagent.objects.meta import Document
 HOSTNAME = "kubernetes.io/hostname"
 PURGE_BUDGET_S = 30.0
 """Deleting goes on in the next call after so long, so that a large tree keeps no thread busy."""
+FOUND_KEEP_S = 86400
+"""How long files are kept that somebody has put into a volume that was never one."""
 REMEMBER_S = 30 * 86400.0
 """How long it is remembered that a volume was deleted."""
 
 Json = dict[str, Any]
 Perform = Callable[[Json], Awaitable[Json]]
 """Does one request of `host/exports.py`. Raises `HostError`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A volume's directory."""
+
+    path: str
+    project: int = 0
+    """The number whose quota limits it; 0: it is not limited."""
+    unlimited: str = ""
+    """Why its size is not enforced, when that was asked for."""
 
 
 class Export:
@@ -41,7 +55,7 @@ class Export:
         self._provisioner = provisioner
 
     async def ask(self, do: str, **request: Any) -> Json:
-        """One operation. Raises `Rejected`, `OutOfSpace`, `Uncertain`."""
+        """One operation. Raises `Rejected`, `OutOfSpace`, `Transient`, `Uncertain`."""
         now_s = self._clock.wall().timestamp()
         asked = {"do": do, "path": self.path, "now_s": now_s, **request}
         try:
@@ -55,6 +69,12 @@ class Export:
         refused = answer.get("refused")
         if refused:
             raise Rejected(refused["fact"], remedy=refused["remedy"])
+        if answer.get("used"):
+            raise Transient(
+                f"{self.path}/{request['directory']} is still in use: mounted at "
+                f"{', '.join(answer['used'])}",
+                remedy="stop what uses it; if nothing does, a mount was left behind: umount it",
+            )
         if answer.get("full"):
             available = answer["full"]["available_bytes"]
             raise OutOfSpace(
@@ -70,13 +90,33 @@ class Export:
         """Make a volume's directory, or find it made; its path."""
         record = {
             "name": name, "owner": owner, "directory": directory, "claim": claim,
-            "provisioner": self._provisioner, "on_delete": on_delete,
-            "capacity_bytes": capacity_bytes, "created": format_time(self._clock.wall()),
+            "capacity_bytes": capacity_bytes, "on_delete": on_delete,
         }  # fmt: skip
+        return (await self._make(record, room_bytes, ownership, limit=False)).path
+
+    async def make_limited(
+        self, *, name: str, owner: str, claim: str, capacity_bytes: int,
+        ownership: Mapping[str, Any],
+    ) -> Made:  # fmt: skip
+        """Make a directory of the volume's name, with a limit where there are project quotas."""
+        record = {
+            "name": name, "owner": owner, "directory": name, "claim": claim,
+            "capacity_bytes": capacity_bytes, "on_delete": "delete",
+        }  # fmt: skip
+        return await self._make(record, capacity_bytes, ownership, limit=True)
+
+    async def _make(
+        self, record: Json, room_bytes: int, ownership: Mapping[str, Any], *, limit: bool
+    ) -> Made:
+        record["provisioner"] = self._provisioner
+        record["created"] = format_time(self._clock.wall())
         answer = await self.ask(
-            "create", name=name, record=record, ownership=dict(ownership), room_bytes=room_bytes
-        )
-        return f"{self.path}/{answer['record']['directory']}"
+            "create", name=record["name"], record=record, ownership=dict(ownership),
+            room_bytes=room_bytes, limit=limit,
+        )  # fmt: skip
+        kept = answer["record"]
+        path = f"{self.path}/{kept['directory']}"
+        return Made(path, kept["project"], answer.get("unlimited", ""))
 
     async def reclaim(
         self, *, name: str, owner: str, directory: str, manifest: Document, keep_s: int,
@@ -97,13 +137,13 @@ class Export:
                 " to Retain",
             )
         state = answer["record"]["state"]
-        if keep_s == 0 and state == "trashed":
+        if keep_s == 0 and state in ("trashed", "purging"):
             return await self.purge(name)
         return Done({"trashed": "in the trash", "deleted": "gone already"}.get(state, state))
 
     async def discard(self, name: str, owner: str) -> Done:
-        """Remove what making a volume may have left."""
-        answer = await self.ask("discard", name=name, owner=owner, keep_s=0, manifest={})
+        """Remove what making a volume may have left; content is kept aside for a day."""
+        answer = await self.ask("discard", name=name, owner=owner, keep_s=FOUND_KEEP_S, manifest={})
         return Done(str(answer.get("had", "nothing")))
 
     async def purge(self, name: str, *, now: bool = True) -> Done:
@@ -112,6 +152,10 @@ class Export:
             answer = await self.ask("purge", name=name, budget_s=PURGE_BUDGET_S, now=now)
             if answer.get("done", True):
                 return Done("deleted")
+
+    async def purge_entry(self, id: str) -> Done:
+        """Delete an entry of the trash, by the id that `list_trash` gave; gone is a success."""
+        return await self.purge(self._name_of(id))
 
     async def list_trash(self) -> list[TrashEntry]:
         """All entries."""
@@ -151,6 +195,7 @@ class Export:
             claim=record["claim"],
             deleted_at=_format(record["deleted_s"]),
             expires_at=_format(record["expires_s"]),
+            size_bytes=record["capacity_bytes"] or None,
             where=f"{self.path}/.volagent/trash/{record['name']}",
             manifest=record["manifest"],
         )
@@ -160,11 +205,18 @@ class Export:
 
 
 def in_pool(helpers: Helpers) -> Perform:
-    """For directories of local file systems, made when they are missing."""
+    """For directories of local file systems, made when they are missing.
+
+    What a mount shows is not reclaimed: moved or deleted, files would change under their user.
+    """
 
     def perform(request: Json) -> Json:
         if request["do"] == "create":
             os.makedirs(request["path"], mode=0o755, exist_ok=True)
+        elif request["do"] == "reclaim":
+            uses = shown.find_uses(f"{request['path']}/{request['directory']}")
+            if uses:
+                return {"used": uses}
         return exports.perform(request)
 
     async def run(request: Json) -> Json:
