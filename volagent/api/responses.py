@@ -12,12 +12,19 @@ _ENCODER = msgspec.json.Encoder()
 
 
 def json_response(value: Any, status: int = 200, warnings: tuple[str, ...] = ()) -> web.Response:
-    """A JSON document; each warning becomes a `Warning` header, which kubectl prints."""
+    """A JSON document; each warning becomes a `Warning` header, which kubectl prints.
+
+    A warning may quote what a client sent: what a header cannot carry is written as an escape.
+    """
     response = web.Response(
         body=_ENCODER.encode(value), status=status, headers={"Content-Type": JSON}
     )
     for warning in warnings:
-        quoted = warning.replace("\\", "\\\\").replace('"', '\\"')
+        printable = "".join(
+            each if each.isprintable() else each.encode("unicode_escape").decode()
+            for each in warning
+        )
+        quoted = printable.replace("\\", "\\\\").replace('"', '\\"')
         response.headers.add("Warning", f'299 - "{quoted}"')
     return response
 

@@ -74,7 +74,7 @@ def test_administrator_may_do_everything_and_a_service_account_what_roles_allow(
 
     until(lambda: "No resources found" in kubectl(served, "get", "pods", config="default"))
     assert "forbidden" in kubectl(served, "get", "secrets", config="default")
-    assert "forbidden" in kubectl(served, "delete", "pods", "--all", config="default")
+    assert "forbidden" in kubectl(served, "delete", "pod", "any", config="default")
     more = ("create", "clusterrolebinding", "all", "--clusterrole=cluster-admin", "--user=me")
     assert "forbidden" in kubectl(served, *more, config="default")
 

@@ -34,7 +34,7 @@ def test_every_volume_has_its_reason_and_the_nearest_comes_first():
         a_volume("wide", accessModes=["ReadOnlyMany"]),
     ])  # fmt: skip
     assert [each["volume"] for each in told["rejected"]] == ["small", "wide", "other", "taken"]
-    assert told["rejected"][0]["reason"] == "requested PV is too small: 1Mi"
+    assert told["rejected"][0]["reason"] == "requested PV is too small: 1Mi < 1Gi"
     assert told["rejected"][3]["reason"] == "reserved for x/y"
 
 

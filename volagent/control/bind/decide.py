@@ -141,6 +141,8 @@ class Verdict:
 
     step: Step | None = None
     report: Report | None = None
+    takes_offers: bool = False
+    """The claim found no volume, and would take a free one that fits as soon as there is one."""
 
 
 def _nothing_free() -> PersistentVolume | None:
@@ -227,7 +229,7 @@ def _find_volume(claim: PersistentVolumeClaim, outlook: Outlook) -> Verdict:
     annotations = claim.metadata.annotations or {}
     if PROVISIONER in annotations and PROVISIONING in (claim.metadata.finalizers or ()):
         # One of ours may be making its volume just now: another one would be one too many.
-        return _pend_quietly(claim)
+        return Verdict(_pending(claim))
     storage_class = outlook.storage_class
     waits = storage_class is not None and (
         storage_class.volume_binding_mode == WAIT_FOR_FIRST_CONSUMER
@@ -240,13 +242,13 @@ def _find_volume(claim: PersistentVolumeClaim, outlook: Outlook) -> Verdict:
     name = class_of_claim(claim)
     if not name:
         text = "no persistent volumes available for this claim and no storage class is set"
-        return _pend(claim, "FailedBinding", _with_misfits(text, outlook))
+        return _lack(claim, "FailedBinding", text, outlook)
     if storage_class is None:
         text = f'storageclass.storage.k8s.io "{name}" not found'
-        return _pend(claim, "ProvisioningFailed", _with_misfits(text, outlook))
+        return _lack(claim, "ProvisioningFailed", text, outlook)
     if storage_class.provisioner == NO_PROVISIONER:
         text = "no volume plugin matched name: kubernetes.io/no-provisioner"
-        return _pend(claim, "ProvisioningFailed", _with_misfits(text, outlook))
+        return _lack(claim, "ProvisioningFailed", text, outlook)
     return _ask(claim, storage_class.provisioner, outlook)
 
 
@@ -263,12 +265,11 @@ def _ask(claim: PersistentVolumeClaim, provisioner: str, outlook: Outlook) -> Ve
         )
     if not asked or (ours and PROVISIONING not in (claim.metadata.finalizers or ())):
         return Verdict(AskProvisioner(claim, provisioner, ours), report)
-    step = None if claim.status.phase == "Pending" else SetClaimPhase(claim, "Pending")
-    return Verdict(step, report)
+    return Verdict(_pending(claim), report, takes_offers=not ours)
 
 
 def _await_consumer(claim: PersistentVolumeClaim, outlook: Outlook) -> Verdict:
-    step = None if claim.status.phase == "Pending" else SetClaimPhase(claim, "Pending")
+    step = _pending(claim)
     if outlook.waiting_pods:
         pods = ", ".join(outlook.waiting_pods)
         text = f"waiting for pod {pods} to be scheduled"
@@ -277,9 +278,14 @@ def _await_consumer(claim: PersistentVolumeClaim, outlook: Outlook) -> Verdict:
     return Verdict(step, Report("WaitForFirstConsumer", text, normal=True))
 
 
-def _with_misfits(text: str, outlook: Outlook) -> str:
+def _lack(claim: PersistentVolumeClaim, reason: str, text: str, outlook: Outlook) -> Verdict:
+    """There is no volume, and nobody who would make one."""
+    step = _pending(claim)
+    if step is not None:
+        return Verdict(step)  # it is told when the claim stays so
     misfits = outlook.explain_misfits()
-    return f"{text} ({misfits})" if misfits else text
+    text = f"{text} ({misfits})" if misfits else text
+    return Verdict(None, Report(reason, text), takes_offers=True)
 
 
 def _bind(claim: PersistentVolumeClaim, volume: PersistentVolume) -> Step | None:
@@ -319,12 +325,11 @@ def _decide_bound(claim: PersistentVolumeClaim, volume: PersistentVolume | None)
 
 
 def _pend(claim: PersistentVolumeClaim, reason: str, message: str) -> Verdict:
-    step = None if claim.status.phase == "Pending" else SetClaimPhase(claim, "Pending")
-    return Verdict(step, Report(reason, message))
+    return Verdict(_pending(claim), Report(reason, message))
 
 
-def _pend_quietly(claim: PersistentVolumeClaim) -> Verdict:
-    return Verdict(None if claim.status.phase == "Pending" else SetClaimPhase(claim, "Pending"))
+def _pending(claim: PersistentVolumeClaim) -> Step | None:
+    return None if claim.status.phase == "Pending" else SetClaimPhase(claim, "Pending")
 
 
 def _lose(claim: PersistentVolumeClaim, reason: str, message: str) -> Verdict:
@@ -335,11 +340,12 @@ def _lose(claim: PersistentVolumeClaim, reason: str, message: str) -> Verdict:
 
 def _release(volume: PersistentVolume) -> Verdict:
     """The claim is gone. Data that nobody here can delete is kept, and that is told."""
-    if volume.status.phase in ("Released", "Failed"):
-        return Verdict()
+    phase = volume.status.phase
     made_by = (volume.metadata.annotations or {}).get(PROVISIONED_BY, "")
     retained = volume.spec.persistent_volume_reclaim_policy != "Delete"
-    if retained or made_by:
+    if phase == "Failed" or (phase == "Released" and (retained or made_by)):
+        return Verdict()
+    if retained or made_by:  # who made it deletes it
         return Verdict(SetVolumePhase(volume, "Released"))
     text = (
         "the claim is gone and the volume's data is kept: nothing here deletes volumes of this"

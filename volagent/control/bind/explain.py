@@ -6,7 +6,8 @@ Works on what the API shows, so that the command line can ask it about any serve
 from collections.abc import Sequence
 from typing import Any
 
-from volagent.control.bind.match import find_rejections, full_name
+from volagent.control.bind.match import full_name
+from volagent.control.bind.rejections import find_rejections
 from volagent.objects.annotations import PROVISIONER, SELECTED_NODE
 from volagent.objects.classes import (
     NO_PROVISIONER,

@@ -5,13 +5,12 @@ waste, the fewest surplus access modes, the name. (Kubernetes takes the first fi
 set of modes, any of equals, and may pass a reserved volume by.)
 
 `VolumeIndex` keeps the free volumes sorted by size within each class, mode and set of access modes,
-so that what a claim costs does not grow with the number of volumes. Only a label selector has to
-look at volumes one by one.
+so that what a claim costs does not grow with the number of volumes. Only what a label selector or a
+node does not admit is looked at one by one. Why volumes were passed by: `rejections.py`.
 """
 
 from bisect import bisect_left, insort
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from heapq import merge
 
 from volagent.objects.classes import class_of_claim, class_of_volume
@@ -22,19 +21,13 @@ from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
 
 Key = tuple[str, str]
 """Namespace and name of a claim."""
-_Place = tuple[str, str, frozenset[str]]
-"""Class, volume mode, access modes."""
-_Rank = tuple[int, int, str]
+Place = tuple[str, str]
+"""Class and volume mode."""
+Rank = tuple[int, int, str]
 """Size in bytes, number of access modes, name."""
+Modes = frozenset[str]
+"""Access modes."""
 _NOTHING: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """Why one volume does not serve a claim."""
-
-    volume: str
-    reason: str
 
 
 class VolumeIndex:
@@ -42,8 +35,8 @@ class VolumeIndex:
 
     def __init__(self) -> None:
         self._volumes: dict[str, PersistentVolume] = {}
-        self._free: dict[_Place, list[_Rank]] = {}
-        self._entries: dict[str, tuple[_Place, _Rank]] = {}
+        self._free: dict[Place, dict[Modes, list[Rank]]] = {}
+        self._entries: dict[str, tuple[Place, Modes, Rank]] = {}
         self._reserved: dict[Key, set[str]] = {}
 
     def put(self, volume: PersistentVolume) -> None:
@@ -56,10 +49,10 @@ class VolumeIndex:
             self._reserved.setdefault((reference.namespace, reference.name), set()).add(name)
         elif is_free(volume):
             modes = frozenset(volume.spec.access_modes or ())
-            place = (class_of_volume(volume), _mode_of(volume), modes)
+            place = place_of_volume(volume)
             rank = (size_of(volume.spec.capacity), len(modes), name)
-            insort(self._free.setdefault(place, []), rank)
-            self._entries[name] = (place, rank)
+            insort(self._free.setdefault(place, {}).setdefault(modes, []), rank)
+            self._entries[name] = (place, modes, rank)
 
     def drop(self, name: str) -> None:
         """A volume is gone; one that is not known is gone already."""
@@ -68,11 +61,13 @@ class VolumeIndex:
             return
         entry = self._entries.pop(name, None)
         if entry is not None:
-            place, rank = entry
-            ranks = self._free[place]
+            place, modes, rank = entry
+            ranks = self._free[place][modes]
             del ranks[bisect_left(ranks, rank)]
             if not ranks:
-                del self._free[place]
+                del self._free[place][modes]
+                if not self._free[place]:
+                    del self._free[place]
         reference = volume.spec.claim_ref
         if reference is not None:
             key = (reference.namespace, reference.name)
@@ -106,12 +101,11 @@ class VolumeIndex:
     ) -> Iterator[PersistentVolume]:
         """The free volumes that serve a claim, best first; `admits` is asked last."""
         wanted = frozenset(claim.spec.access_modes or ())
-        claim_class, mode = class_of_claim(claim), claim.spec.volume_mode or "Filesystem"
-        least: _Rank = (wanted_bytes(claim), 0, "")
+        least: Rank = (wanted_bytes(claim), 0, "")
         fitting = [
             _from(ranks, bisect_left(ranks, least))
-            for (volume_class, volume_mode, modes), ranks in self._free.items()
-            if volume_class == claim_class and volume_mode == mode and wanted <= modes
+            for modes, ranks in self._free.get(place_of_claim(claim), {}).items()
+            if wanted <= modes
         ]
         selector = claim.spec.selector
         for _, _, name in fitting[0] if len(fitting) == 1 else merge(*fitting):
@@ -121,12 +115,18 @@ class VolumeIndex:
             if admits is None or admits(volume):
                 yield volume
 
+    def free(self) -> Iterator[tuple[Place, Modes, Sequence[Rank]]]:
+        """The free volumes, as they are sorted."""
+        for place, groups in self._free.items():
+            for modes, ranks in groups.items():
+                yield place, modes, ranks
+
     def values(self) -> Collection[PersistentVolume]:
         """All volumes."""
         return self._volumes.values()
 
 
-def _from(ranks: Sequence[_Rank], start: int) -> Iterator[_Rank]:
+def _from(ranks: Sequence[Rank], start: int) -> Iterator[Rank]:
     for index in range(start, len(ranks)):
         yield ranks[index]
 
@@ -155,7 +155,7 @@ def rank_reserved(
     return sorted(fitting, key=rank_of)
 
 
-def rank_of(volume: PersistentVolume) -> _Rank:
+def rank_of(volume: PersistentVolume) -> Rank:
     """What volumes that fit are compared by."""
     modes = len(set(volume.spec.access_modes or ()))
     return size_of(volume.spec.capacity), modes, volume.metadata.name
@@ -171,52 +171,11 @@ def find_misfit(
         return "requested PV is too small"
     if not any_class and class_of_volume(volume) != class_of_claim(claim):
         return "storageClassName does not match"
-    if _mode_of(volume) != (claim.spec.volume_mode or "Filesystem"):
+    if place_of_volume(volume)[1] != place_of_claim(claim)[1]:
         return "incompatible volumeMode"
     if not set(claim.spec.access_modes or ()) <= set(volume.spec.access_modes or ()):
         return "incompatible accessMode"
     return ""
-
-
-def find_rejections(
-    claim: PersistentVolumeClaim, volumes: Iterable[PersistentVolume]
-) -> list[Rejection]:
-    """Why each volume does not serve a claim by itself, the nearest misses first.
-
-    A volume that would do is rejected for no reason ("").
-    """
-    found = []
-    for volume in volumes:
-        reason, distance = _reject(claim, volume)
-        found.append((distance, rank_of(volume), Rejection(volume.metadata.name, reason)))
-    found.sort(key=lambda entry: entry[:2])
-    return [rejection for _, _, rejection in found]
-
-
-def _reject(claim: PersistentVolumeClaim, volume: PersistentVolume) -> tuple[str, int]:
-    """The reason, and how far off the volume is: what one change would mend comes first."""
-    reference = volume.spec.claim_ref
-    if reference is not None and not is_reserved_for(volume, claim):
-        state = "bound to" if volume.status.phase == "Bound" else "reserved for"
-        if volume.status.phase == "Released":
-            state = "released, and still kept for"
-        return f"{state} {reference.namespace}/{reference.name}", 5
-    if class_of_volume(volume) != class_of_claim(claim):
-        return f'it is of class "{class_of_volume(volume)}"', 4
-    misfit = find_misfit(claim, volume)
-    if misfit == "requested PV is too small":
-        capacity = (volume.spec.capacity or {}).get("storage")
-        return f"{misfit}: {capacity}", 1
-    if misfit == "incompatible accessMode":
-        modes = ", ".join(volume.spec.access_modes or ())
-        return f"{misfit}: it offers {modes}", 2
-    if misfit:
-        return misfit, 3
-    if not selects(claim.spec.selector, volume.metadata.labels):
-        return "its labels do not match the claim's selector", 1
-    if reference is None and volume.status.phase != "Available":
-        return f"it is {volume.status.phase or 'not ready'}", 2
-    return "", 0
 
 
 def is_reserved_for(volume: PersistentVolume, claim: PersistentVolumeClaim) -> bool:
@@ -247,5 +206,11 @@ def reference_to(claim: PersistentVolumeClaim) -> ObjectReference:
     )
 
 
-def _mode_of(volume: PersistentVolume) -> str:
-    return volume.spec.volume_mode or "Filesystem"
+def place_of_claim(claim: PersistentVolumeClaim) -> Place:
+    """Where a claim looks for volumes."""
+    return class_of_claim(claim), claim.spec.volume_mode or "Filesystem"
+
+
+def place_of_volume(volume: PersistentVolume) -> Place:
+    """Where a volume is looked for."""
+    return class_of_volume(volume), volume.spec.volume_mode or "Filesystem"

@@ -5,8 +5,9 @@ write conditional on the version that was decided on. A lost race is not retried
 that won marks the key again. A volume that was chosen is held back from other claims until the
 store has seen it bound, or the write failed.
 
-Claims that found nothing wait by class and mode. A volume that becomes free wakes the one of them
-that fits it best; when that one leaves without it, the volume wakes the next.
+Claims that found nothing wait in `Offers`: a volume that becomes free wakes the one of them that it
+suits best. What a claim waits for is told when it has waited for `GRACE_S`, so that a claim that
+was merely faster than its volume leaves no event.
 """
 
 import asyncio
@@ -43,9 +44,9 @@ from volagent.control.bind.decide import (
     decide_claim,
     decide_volume,
 )
-from volagent.control.bind.match import VolumeIndex, find_rejections
+from volagent.control.bind.offers import Offers
 from volagent.control.bind.patches import patch_of
-from volagent.control.bind.waiting import WaitingClaims
+from volagent.control.bind.rejections import summarize_rejections
 from volagent.objects.annotations import SELECTED_NODE
 from volagent.objects.classes import choose_default_class, class_of_claim
 from volagent.objects.node_affinity import admits_node
@@ -59,9 +60,10 @@ STEPS_LIMIT = 8
 WORKERS = 32
 RETRY_S = 2.0
 """After a failed write (the server cannot store it now) the key waits so long."""
-MISFITS_LOOKED_AT = 500
-"""So many volumes are gone through for the text of an event; `explain` goes through all."""
-MISFITS_NAMED = 3
+GRACE_S = 0.5
+"""A claim without a volume says so after this."""
+LOOK_AGAIN_S = 300.0
+"""Safety net: a claim that waits is looked at so often without any change, and says again why."""
 
 _CLAIM, _VOLUME = "claim", "volume"
 _Item = tuple[str, str, str]
@@ -86,10 +88,9 @@ class Binder:
         self._client = client
         self._events = events
         self._provisioners = provisioners
-        self._index = VolumeIndex()
-        self._waiting = WaitingClaims()
-        self._held: set[str] = set()
-        """Volumes that were chosen and that the copies do not show as bound yet."""
+        self._offers = Offers(lambda key: self._mark(_CLAIM, key))
+        self._since_s: dict[Key, float] = {}
+        """Claim → since when it has found nothing, by the loop's clock."""
         self._naming: dict[str, set[Key]] = {}
         """Volume → the claims that name it."""
         self._consumers: dict[Key, set[str]] = {}
@@ -129,20 +130,14 @@ class Binder:
         if new is None or new.spec.volume_name:
             self._stop_waiting(key)
         self._mark(_CLAIM, key)
-        for volume in self._index.naming(key):
+        for volume in self._offers.index.naming(key):
             self._mark(_VOLUME, ("", volume.metadata.name))
 
     def _volume_changed(
         self, key: Key, old: PersistentVolume | None, new: PersistentVolume | None
     ) -> None:
         name = key[1]
-        if new is None:
-            self._index.drop(name)
-            self._held.discard(name)
-        else:
-            self._index.put(new)
-            if new.spec.claim_ref is not None:
-                self._held.discard(name)
+        self._offers.volume_changed(name, new)
         for volume in (old, new):
             reference = volume.spec.claim_ref if volume is not None else None
             if reference is not None:
@@ -150,17 +145,15 @@ class Binder:
         self._mark(_VOLUME, key)
         for claim in self._naming.get(name, ()):
             self._mark(_CLAIM, claim)
-        self._offer(name)
 
     def _class_changed(
         self, key: Key, _old: StorageClass | None, _new: StorageClass | None
     ) -> None:
         default = choose_default_class(self._copies.classes.values())
         self._default_class = default.metadata.name if default is not None else ""
-        for claim in self._waiting.of_class(key[1]):
-            self._mark(_CLAIM, claim)
-        for claim in self._waiting.of_class(""):
-            self._mark(_CLAIM, claim)
+        for name in {key[1], ""}:
+            for claim in self._offers.waiting.of_class(name):
+                self._mark(_CLAIM, claim)
 
     def _pod_changed(self, _key: Key, old: Pod | None, new: Pod | None) -> None:
         for pod, note in ((old, _discard), (new, _add)):
@@ -171,23 +164,16 @@ class Binder:
                 if source is not None:
                     claim = (pod.metadata.namespace, source.claim_name)
                     note(self._consumers, claim, pod.metadata.name)
+                    if self._offers.waiting.holds(claim):
+                        self._mark(_CLAIM, claim)
 
     def _mark(self, kind: str, key: Key) -> None:
         if self._queue is not None:
             self._queue.mark((kind, *key))
 
-    def _offer(self, name: str) -> None:
-        """Wake the waiting claim that a volume which is free fits best."""
-        volume = self._index.get(name)
-        if volume is None or not self._index.is_free(name) or name in self._held:
-            return
-        claim = self._waiting.choose(volume)
-        if claim is not None:
-            self._mark(_CLAIM, claim)
-
     def _stop_waiting(self, key: Key) -> None:
-        for name in self._waiting.leave(key):
-            self._offer(name)
+        self._since_s.pop(key, None)
+        self._offers.leave(key)
 
     # -- work --------------------------------------------------------------------------------
 
@@ -195,9 +181,8 @@ class Binder:
         kind, namespace, name = item
         try:
             if kind == _CLAIM:
-                await self._work_on_claim(namespace, name)
-            else:
-                await self._work_on_volume(name)
+                return await self._work_on_claim((namespace, name))
+            await self._work_on_volume(name)
         except (Conflict, NotFound):
             return None  # it changed meanwhile: that change marks it again
         except ApiError as error:
@@ -205,28 +190,46 @@ class Binder:
             return RETRY_S
         return None
 
-    async def _work_on_claim(self, namespace: str, name: str) -> None:
-        claim = self._copies.claims.get(namespace, name)
+    async def _work_on_claim(self, key: Key) -> float | None:
+        claim = self._copies.claims.get(*key)
         known: dict[str, PersistentVolume] = {}
         for _ in range(STEPS_LIMIT):
+            if claim is None or claim.spec.volume_name:
+                self._stop_waiting(key)
+            else:
+                # First of all, so that a change of its class from now on is not missed.
+                self._offers.waiting.note(key, claim)
             if claim is None:
-                return
+                return None
             named = self._volume(claim.spec.volume_name, known)
-            found = {v.metadata.name: v for v in self._index.naming((namespace, name))}
+            found = {v.metadata.name: v for v in self._offers.index.naming(key)}
             reserved = [*{**found, **known}.values()]
             outlook = await self._look_around(claim)
             verdict = decide_claim(claim, named, reserved, outlook)
-            self._tell("PersistentVolumeClaim", claim, verdict)
             if verdict.step is None:
-                if not claim.spec.volume_name:
-                    self._waiting.enter((namespace, name), claim)
-                return
+                return self._rest(key, claim, verdict)
+            self._tell("PersistentVolumeClaim", claim, verdict)
             written = await self._carry_out(verdict.step)
             if isinstance(written, PersistentVolume):
                 known[written.metadata.name] = written
             else:
                 claim = written
-        _log.warning("binding does not come to rest", claim=f"{namespace}/{name}")
+        _log.warning("binding does not come to rest", claim="/".join(key))
+        return RETRY_S
+
+    def _rest(self, key: Key, claim: PersistentVolumeClaim, verdict: Verdict) -> float | None:
+        """Nothing is to be done for a claim now; the seconds after which it is looked at again."""
+        if not verdict.takes_offers:
+            self._offers.stand_by(key)
+            self._tell("PersistentVolumeClaim", claim, verdict)
+            return None
+        self._offers.enter(key, claim)
+        now_s = asyncio.get_running_loop().time()
+        left_s = self._since_s.setdefault(key, now_s) + GRACE_S - now_s
+        if left_s > 0:
+            return left_s
+        self._tell("PersistentVolumeClaim", claim, verdict)
+        return LOOK_AGAIN_S
 
     async def _work_on_volume(self, name: str) -> None:
         volume = self._copies.volumes.get("", name)
@@ -265,7 +268,7 @@ class Binder:
         """A volume as this run last wrote it, else as the copies have it."""
         if not name:
             return None
-        return known.get(name) or self._index.get(name)
+        return known.get(name) or self._offers.index.get(name)
 
     async def _look_around(self, claim: PersistentVolumeClaim) -> Outlook:
         if claim.spec.volume_name:
@@ -277,7 +280,7 @@ class Binder:
             default_class=self._default_class,
             waiting_pods=sorted(self._consumers.get(key, ())),
             provisioners=self._provisioners,
-            explain_misfits=lambda: self._explain_misfits(claim),
+            explain_misfits=lambda: summarize_rejections(claim, self._offers.index),
         )
 
     async def _find_class(self, name: str) -> StorageClass | None:
@@ -302,30 +305,25 @@ class Binder:
         labels = (node.metadata.labels if node is not None else None) or {}
 
         def admits(volume: PersistentVolume) -> bool:
-            return node is None or admits_node(volume.spec.node_affinity, labels)
+            return admits_node(volume.spec.node_affinity, labels, node_name or "")
 
-        return next(self._index.candidates(claim, admits=admits, excluded=self._held), None)
-
-    def _explain_misfits(self, claim: PersistentVolumeClaim) -> str:
-        volumes = self._index.values()
-        if not volumes:
-            return ""
-        looked_at = [volume for volume, _ in zip(volumes, range(MISFITS_LOOKED_AT), strict=False)]
-        rejections = [each for each in find_rejections(claim, looked_at) if each.reason]
-        texts = [f"{each.volume}: {each.reason}" for each in rejections[:MISFITS_NAMED]]
-        more = len(volumes) - len(texts)
-        return "; ".join(texts) + (f"; and {more} more that do not fit" if more else "")
+        return self._offers.find_free(claim, admits if node is not None else None)
 
     async def _carry_out(self, step: Step) -> PersistentVolume | PersistentVolumeClaim:
         """Write one step; the object as it is now."""
-        if not isinstance(step, BindVolume):
+        if not isinstance(step, BindVolume) or step.volume.spec.claim_ref is not None:
             return await self._write(step)
-        name = step.volume.metadata.name
-        self._held.add(name)
+        volume, claim = step.volume, step.claim.metadata
+        self._offers.hold(volume)
         try:
             return await self._write(step)
-        except BaseException:
-            self._held.discard(name)
+        except (Conflict, NotFound):
+            # Somebody changed the volume: it stays held until that is seen, and cannot be chosen
+            # again on the old version; the claim looks for another one.
+            self._mark(_CLAIM, (claim.namespace, claim.name))
+            raise
+        except ApiError:
+            self._offers.let_go(volume)
             raise
 
     async def _write(self, step: Step) -> PersistentVolume | PersistentVolumeClaim:
