@@ -271,7 +271,9 @@ class World:
             self.violations.append(f"{request.name} reclaimed under its claim")
         if (volume.get("status") or {}).get("phase") == "Bound":
             self.violations.append(f"{request.name} reclaimed while Bound")
-        if volume["spec"]["persistentVolumeReclaimPolicy"] != "Delete":
+        # As it was when the backend was asked: who wants it kept after that comes too late, and
+        # finds it in the trash.
+        if request.manifest["spec"]["persistentVolumeReclaimPolicy"] != "Delete":
             self.violations.append(f"{request.name} reclaimed though to be kept")
 
     async def check(self):

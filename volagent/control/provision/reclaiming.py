@@ -83,7 +83,7 @@ class Reclaimer:
                     return await self._reclaim(document, live)
                 case Forget():
                     await take_off(self._client, PERSISTENT_VOLUMES, document, RECLAIM_PROTECTION)
-                    _log.info("volume let go, its data is kept", volume=name)
+                    _log.info("volume let go, its policy is Retain", volume=name)
                     return None
                 case None:
                     return None
