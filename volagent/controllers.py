@@ -20,6 +20,7 @@ from volagent.control.expand.run import ExpandController
 from volagent.control.protect.run import ProtectionController
 from volagent.control.provision.run import ProvisionController
 from volagent.control.schedule.run import Scheduler
+from volagent.control.schedule.view import PlacementView
 from volagent.control.snapshot.run import SnapshotController
 from volagent.drivers.provisioning.contract import ProvisionerTable
 from volagent.host.contract import Host
@@ -45,6 +46,14 @@ class Machine:
     provisioners: ProvisionerTable
 
 
+@dataclass(frozen=True, slots=True)
+class Controllers:
+    """Every controller by its name, and what they can be asked."""
+
+    running: dict[str, Controller]
+    placement: PlacementView
+
+
 def make_controllers(
     settings: Settings,
     copies: SharedCopies,
@@ -52,12 +61,13 @@ def make_controllers(
     events: EventRecorder,
     clock: Clock,
     machine: Machine,
-) -> dict[str, Controller]:
-    """Every controller of the all-in-one form, by its name."""
+) -> Controllers:
+    """Every controller of the all-in-one form."""
     provisioners = machine.provisioners
+    scheduler = Scheduler(copies, client, events, clock)
     controllers: dict[str, Controller] = {
         "binder": Binder(copies, client, events, frozenset(provisioners)),
-        "scheduler": Scheduler(copies, client, events, clock),
+        "scheduler": scheduler,
         "provisioning": ProvisionController(
             copies, client, events, provisioners, clock,
             default_keep_s=int(settings.trash.retention_s),
@@ -82,4 +92,4 @@ def make_controllers(
             node_name=settings.node_name,
             rules=rules,
         )  # fmt: skip
-    return controllers
+    return Controllers(controllers, PlacementView(copies, scheduler))

@@ -26,6 +26,7 @@ from volagent.api.auth import TokenFileError
 from volagent.api.default_roles import ensure_default_roles
 from volagent.api.inprocess import InProcessClient
 from volagent.api.listen import ListenError
+from volagent.api.server import Beside
 from volagent.api.surroundings import ObjectsAround
 from volagent.api.surroundings_nodes import NodesAround
 from volagent.api.tls import TlsError
@@ -153,10 +154,12 @@ class _Daemon:
                 )
                 stats = VolumeStats(agent, tasks.start)
                 trash = TrashService(machine.provisioners, client)
-                serving = self._make_serving(client, agent, hand_over, stats, trash)
+                serving = self._make_serving(
+                    client, agent, hand_over, stats, Beside(trash, placement=controllers.placement)
+                )
                 self._listen_to_signals(serving)
                 try:
-                    await self._serve(start_loop, client, agent, serving, controllers)
+                    await self._serve(start_loop, client, agent, serving, controllers.running)
                 finally:
                     await serving.server.close()
                     agent.stop()
@@ -350,7 +353,7 @@ class _Daemon:
         agent: NodeAgent,
         hand_over: RuntimeHandOver,
         stats: VolumeStats,
-        trash: TrashService,
+        beside: Beside,
     ) -> Serving:
         view = AgentView(
             agent, hand_over.describe_containers, self._describe_backends,
@@ -362,7 +365,7 @@ class _Daemon:
                 node_view=view,
                 ready=lambda: self._find_obstacle(agent),
                 metrics=stats.render,
-                trash=trash,
+                beside=beside,
             )  # fmt: skip
         except (TokenFileError, TlsError) as error:
             raise StartError(str(error)) from error

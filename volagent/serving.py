@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 from volagent import __version__
@@ -14,7 +15,6 @@ from volagent.api.nodeview import NodeView
 from volagent.api.rbac import Authorizer
 from volagent.api.server import ApiServer, Beside
 from volagent.api.tls import TlsError
-from volagent.api.trashview import TrashView
 from volagent.client.shared import SharedCopies
 from volagent.observe.logs import get_logger
 from volagent.observe.systemd import notify
@@ -36,9 +36,9 @@ class Serving:
         node_view: NodeView,
         ready: Callable[[], str | None],
         metrics: Callable[[], Awaitable[bytes]],
-        trash: TrashView,
+        beside: Beside,
     ) -> None:
-        """Raises `TokenFileError`, `TlsError`."""
+        """`beside` lacks what is made here. Raises `TokenFileError`, `TlsError`."""
         self._settings = settings
         self._tokens: TokenFile | None = None
         self.authority: Authority | None = None
@@ -55,7 +55,7 @@ class Serving:
             metrics=metrics,
             version=__version__,
             authenticators=authenticators,
-            beside=Beside(trash, Authorizer(copies), self.authority),
+            beside=replace(beside, authorizer=Authorizer(copies), authority=self.authority),
         )
 
     async def open_listeners(self) -> None:

@@ -1,4 +1,4 @@
-"""What the API asks of the node in the same process, for the `node.volagent.dev` paths."""
+"""What the API asks of its own process, for the `node.volagent.dev` paths."""
 
 from typing import Protocol
 
@@ -22,3 +22,10 @@ class NodeView(Protocol):
 
     def status(self) -> Document:
         """The node at a glance."""
+
+
+class PlacementView(Protocol):
+    """Answers for pods that no node has yet."""
+
+    def explain(self, namespace: str, name: str) -> Document | None:
+        """Why a pod has no node; None for one that has, or that is not known."""

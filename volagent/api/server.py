@@ -19,16 +19,16 @@ from typing import cast
 
 from aiohttp import web
 
-from volagent.api.admission import Admission
 from volagent.api.auth import TokenAuthenticator, User, forbid
 from volagent.api.authority import Authority
 from volagent.api.connection import Connection, HttpServer
-from volagent.api.decode import decode_document, decode_value, media_type, read_body
+from volagent.api.decode import decode_value, media_type, read_body
 from volagent.api.discovery import discovery_documents, version_document
 from volagent.api.kubeconfig import describe_kubeconfig
 from volagent.api.listen import BACKLOG, ListenError, bind_unix
-from volagent.api.nodeview import NodeView
+from volagent.api.nodeview import NodeView, PlacementView
 from volagent.api.openapi.document import openapi_document
+from volagent.api.own_paths import NODE_GROUP, OwnPaths
 from volagent.api.peer import ACCESS_GROUP, identify_peer
 from volagent.api.query import Query, parse_query
 from volagent.api.rbac import Authorizer
@@ -41,10 +41,8 @@ from volagent.api.trashview import TrashView
 from volagent.api.verbs import APPLY_PATCH, MAY_NOT_CREATE, Verbs
 from volagent.api.watchstream import WatchStreams
 from volagent.client.contract import (
-    PODS,
     ROLES,
     ApiError,
-    BadRequest,
     Forbidden,
     MethodNotAllowed,
     NotFound,
@@ -58,7 +56,6 @@ SOCKET_MODE = 0o666
 """Everybody may connect, so that everybody is told by name what they lack; the kernel says who it
 is (as D-Bus does). 0660 makes it a bare "permission denied"."""
 DRAIN_S = 5.0
-NODE_GROUP = "node.volagent.dev"
 
 _HEALTH_PATHS = frozenset({"healthz", "livez", "readyz"})
 _PREFIX_PARTS = {"api": 2, "apis": 3}
@@ -74,6 +71,7 @@ class Beside:
     trash: TrashView | None = None
     authorizer: Authorizer | None = None
     """None: only members of system:masters may do anything."""
+    placement: PlacementView | None = None
     authority: Authority | None = None
     """Who made the server's certificate; None: somebody else."""
 
@@ -98,8 +96,9 @@ class ApiServer:
     ) -> None:
         self._watches = WatchStreams(client)
         self._verbs = Verbs(client, self._watches)
-        self._node_view = node_view
-        self._trash = beside.trash
+        self._own_paths = OwnPaths(
+            node_view, beside.placement, beside.trash, self._describe_kubeconfig
+        )
         self._authorizer = authorizer = beside.authorizer
         self._authority = beside.authority
         self._reviews = None if authorizer is None else Reviews(authorizer, self.identify_token)
@@ -207,7 +206,7 @@ class ApiServer:
         user = await self._identify(request)  # (1)
         if len(parts) > _PREFIX_PARTS.get(parts[0], len(parts)):
             if parts[1] == NODE_GROUP:
-                return await self._answer_node(request, parts, user)
+                return await self._own_paths.answer(request, parts, user)
             if parts[1] in _REVIEW_GROUPS and self._reviews is not None:
                 return await self._answer_review(request, parts, user)
             target = find_target(parts)  # (2)
@@ -313,55 +312,9 @@ class ApiServer:
             raise MethodNotAllowed("the server does not allow this method on this path")
         return json_response(document)
 
-    async def _answer_node(
-        self, request: web.BaseRequest, parts: list[str], user: User
-    ) -> web.Response:
-        view, method = self._node_view, request.method
-        if not user.is_admin:
-            raise forbid(user, "get", f"path {request.path}")
-        if parts[2:4] == ["v1", "trash"] and self._trash is not None:
-            return await self._answer_trash(request, parts[4:])
-        if parts[2:] == ["v1", "kubeconfig"] and method == "GET":
-            address = request.query.get("server") or self._tls_address
-            return json_response(describe_kubeconfig(self._authority, address, "volagent-admin"))
-        if view is None:
-            raise NotFound("this server runs no node agent")
-        match parts[2:]:
-            case ["v1", "explain", "namespaces", namespace, "pods", name] if method == "GET":
-                return json_response(view.explain(namespace, name))
-            case ["v1", "mounts", "namespaces", namespace, "pods", name] if method == "GET":
-                return json_response(view.mounts(namespace, name))
-            case ["v1", "status"] if method == "GET":
-                return json_response(view.status())
-            case ["v1", "plan"] if method == "POST":
-                return json_response(view.plan(await _read_pod(request)))
-        raise NotFound("the server could not find the requested resource")
-
-    async def _answer_trash(self, request: web.BaseRequest, parts: list[str]) -> web.Response:
-        assert self._trash is not None
-        if not parts and request.method == "GET":
-            return json_response(await self._trash.show())
-        body = decode_value(await read_body(request), "application/json")
-        ids = body.get("ids") if isinstance(body, dict) else None
-        if not isinstance(ids, list) or not all(isinstance(each, str) for each in ids):
-            raise BadRequest('want {"ids": [...]}, as `volagent trash list` shows them')
-        if parts == ["restore"] and request.method == "POST":
-            restored = [await self._trash.restore(each) for each in ids]
-            return json_response({"items": restored})
-        if parts == ["empty"] and request.method == "POST":
-            return json_response(await self._trash.empty(ids))
-        raise NotFound("the server could not find the requested resource")
-
-
-async def _read_pod(request: web.BaseRequest) -> Document:
-    """A Pod as it would be stored: checked, with its defaults. Raises `Invalid`, `BadRequest`."""
-    body = await read_body(request)
-    content_type = media_type(request)
-    given = decode_value(body, content_type)
-    metadata = given.get("metadata") if isinstance(given, dict) else None
-    namespace = metadata.get("namespace") if isinstance(metadata, dict) else None
-    target = Target(PODS, namespace if isinstance(namespace, str) and namespace else "default")
-    return Admission().prepare_create(PODS, decode_document(body, content_type, target))
+    def _describe_kubeconfig(self, asked: str) -> Document:
+        address = asked or self._tls_address
+        return describe_kubeconfig(self._authority, address, "volagent-admin")
 
 
 def verb_of(method: str, target: Target, query: Query) -> str:

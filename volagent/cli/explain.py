@@ -73,13 +73,18 @@ def mounts(api: Api, pod: str, form: str | None, namespace: str) -> None:  # fmt
 def format_explanation(document: Document) -> Iterator[str]:
     """The lines of an explanation. Pure, but for colours on a terminal."""
     yield (
-        f"pod {clean(document.get('pod'))} on node {clean(document.get('node'))},"
+        f"pod {clean(document.get('pod'))} on {_node(document)},"
         f" {clean(document.get('phase'))}: {clean(document.get('summary'))}"
     )
     yield ""
     steps = document.get("steps") or ()
     rows = [_step_row(step) for step in steps]
     yield from Columns(("STEP", "VOLUME", "STATE", "TOOK", "EVIDENCE")).format_rows(rows)
+    nodes = document.get("nodes") or ()
+    if nodes:
+        yield ""
+        rows = [(str(each.get("node")), str(each.get("says"))) for each in nodes]
+        yield from Columns(("NODE", "SAYS")).format_rows(rows)
     yield ""
     volumes = document.get("volumes") or ()
     rows = [
@@ -128,6 +133,10 @@ def format_mounts(document: Document) -> Iterator[str]:
             yield from Columns(("  IN THE CONTAINER", "ON THE HOST", "OPTIONS")).format_rows(rows)
         else:
             yield "  nothing"
+
+
+def _node(document: Document) -> str:
+    return f"node {clean(document['node'])}" if document.get("node") else "no node"
 
 
 def _step_row(step: Document) -> tuple[str, ...]:

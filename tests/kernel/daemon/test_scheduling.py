@@ -123,6 +123,13 @@ def test_cordoned_and_tainted_nodes_are_told_one_by_one_until_one_is_free(daemon
         web, "FailedScheduling",
         f"{OWN}: node(s) were unschedulable", f"{OTHER}: node(s) had untolerated taint",
     )  # fmt: skip
+    explained = daemon.ask_node("explain", web)
+    assert [(each["node"], each["says"]) for each in explained["nodes"]] == [
+        (OWN, f"node(s) were unschedulable (`kubectl uncordon {OWN}` lets pods in again)"),
+        (OTHER, "node(s) had untolerated taint {disk: slow}"),
+    ]
+    assert explained["steps"][-1]["step"] == "schedule"
+    assert explained["steps"][-1]["remedy"]
     daemon.patch(own, {"spec": {"unschedulable": None}})
     assert wait_placed(daemon, web) == OWN
     daemon.wait_ready(web)
