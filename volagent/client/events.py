@@ -18,6 +18,8 @@ from volagent.observe.logs import get_logger
 
 PENDING_EVENTS_LIMIT = 1000
 REMEMBERED_EVENTS_LIMIT = 4096
+POST_AFTER_S = 0.05
+"""Events can wait: their writes would delay those of what they tell about."""
 REPEAT_AFTER_S = 10.0
 MESSAGE_LIMIT_BYTES = 1024
 
@@ -85,6 +87,7 @@ class EventRecorder:
         """Post what is recorded, for ever."""
         while True:
             await self._wake.wait()
+            await asyncio.sleep(POST_AFTER_S)
             self._wake.clear()
             await self.flush()
 

@@ -141,12 +141,17 @@ def list_trash(export: Export, request: Json) -> Json:
 
 
 def sweep(export: Export, request: Json) -> Json:
-    """Names of the expired entries, when the next one expires; old tombstones are forgotten."""
+    """Names of the expired entries, and when the next one expires.
+
+    With `remember_s` tombstones that are older are forgotten, and what was not finished: that looks
+    at all that is there.
+    """
     records = export.records
-    records.sweep_unfinished(export.now_s - _UNFINISHED_S)
-    for gone in _read_all(export, GONE):
-        if gone.deleted_s + request["remember_s"] < export.now_s:
-            records.drop(gone.name, GONE)
+    if "remember_s" in request:
+        records.sweep_unfinished(export.now_s - _UNFINISHED_S)
+        for gone in _read_all(export, GONE):
+            if gone.deleted_s + request["remember_s"] < export.now_s:
+                records.drop(gone.name, GONE)
     entries = list(_read_all(export, TRASH))
     expired = [each.name for each in entries if each.expires_s <= export.now_s]
     coming = [each.expires_s for each in entries if each.expires_s > export.now_s]

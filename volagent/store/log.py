@@ -44,7 +44,8 @@ class Bell:
         except TimeoutError:
             return False
         finally:
-            if future.cancelled():
+            # A ring may come between the cancellation and this: then it is taken out already.
+            if future.cancelled() and future in self._waiting:
                 self._waiting.remove(future)
         return True
 

@@ -32,6 +32,8 @@ WORKERS = 8
 RETRY_S = 2.0
 """After a failed write (the server cannot store it now) the key waits so long."""
 SWEEP_AT_LEAST_EVERY_S = 3600.0
+SWEEP_PAUSE_S = 2.0
+"""At least between two sweeps: volumes are deleted by the dozen, and each is a reason for one."""
 SWEEP_RETRY = BackOff(first_s=10.0, max_s=600.0)
 
 _CLAIM, _VOLUME = "claim", "volume"
@@ -218,6 +220,7 @@ class ProvisionController:
                     await wake.wait()
             except TimeoutError:
                 continue
+            await asyncio.sleep(SWEEP_PAUSE_S)
 
 
 def _is_news(old: PersistentVolumeClaim, new: PersistentVolumeClaim) -> bool:

@@ -28,6 +28,8 @@ FOUND_KEEP_S = 86400
 """How long files are kept that somebody has put into a volume that was never one."""
 REMEMBER_S = 30 * 86400.0
 """How long it is remembered that a volume was deleted."""
+TIDY_EVERY_S = 3600.0
+"""How often it is looked for what is remembered too long, and what was not finished."""
 
 Json = dict[str, Any]
 Perform = Callable[[Json], Awaitable[Json]]
@@ -53,6 +55,7 @@ class Export:
         self._clock = clock
         self.path = path
         self._provisioner = provisioner
+        self._tidy_at_s = 0.0
 
     async def ask(self, do: str, **request: Any) -> Json:
         """One operation. Raises `Rejected`, `OutOfSpace`, `Transient`, `Uncertain`."""
@@ -180,13 +183,21 @@ class Export:
     async def sweep(self) -> float | None:
         """Delete what has expired; seconds until the next entry does."""
         while True:
-            answer = await self.ask("sweep", remember_s=REMEMBER_S)
+            answer = await self.ask("sweep", **self._choose_tidying())
             for name in answer.get("expired", ()):
                 await self.purge(name, now=False)
             if not answer.get("expired"):
                 break
         next_s = answer.get("next_s")
         return None if next_s is None else max(0.0, next_s - self._clock.wall().timestamp())
+
+    def _choose_tidying(self) -> Json:
+        """What a sweep is asked beside the trash, from time to time."""
+        now_s = self._clock.monotonic()
+        if now_s < self._tidy_at_s:
+            return {}
+        self._tidy_at_s = now_s + TIDY_EVERY_S
+        return {"remember_s": REMEMBER_S}
 
     def _entry_of(self, record: Json) -> TrashEntry:
         return TrashEntry(
