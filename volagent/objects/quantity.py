@@ -7,6 +7,7 @@ larger than an int64 is taken as the largest one.
 
 import re
 from fractions import Fraction
+from functools import lru_cache
 
 BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
 DECIMAL = {
@@ -62,7 +63,11 @@ def canonical_quantity(text: str | int | float) -> str:
 
 def _parse(text: str | int | float) -> tuple[Fraction, str]:
     """The value, and the suffix that tells in which family it is printed."""
-    trimmed = str(text).strip()
+    return _read(str(text).strip())
+
+
+@lru_cache(maxsize=4096)
+def _read(trimmed: str) -> tuple[Fraction, str]:
     found = _FORM.fullmatch(trimmed) if len(trimmed) <= MAX_TEXT_CHARS else None
     if found is None:
         raise QuantityError(

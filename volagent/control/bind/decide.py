@@ -145,6 +145,9 @@ class Verdict:
     """The claim found no volume, and would take a free one that fits as soon as there is one."""
 
 
+NOTHING = Verdict()
+
+
 def _nothing_free() -> PersistentVolume | None:
     return None
 

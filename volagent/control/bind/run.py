@@ -31,6 +31,7 @@ from volagent.client.events import EventRecorder, subject_of
 from volagent.client.informer import Key
 from volagent.client.shared import SharedCopies
 from volagent.control.bind.decide import (
+    NOTHING,
     AskProvisioner,
     BindClaim,
     BindVolume,
@@ -88,7 +89,7 @@ class Binder:
         self._client = client
         self._events = events
         self._provisioners = provisioners
-        self._offers = Offers(lambda key: self._mark(_CLAIM, key))
+        self._offers = Offers(self._mark_claim)
         self._since_s: dict[Key, float] = {}
         """Claim → since when it has found nothing, by the loop's clock."""
         self._naming: dict[str, set[Key]] = {}
@@ -126,12 +127,12 @@ class Binder:
         for claim, note in ((old, _discard), (new, _add)):
             if claim is not None and claim.spec.volume_name:
                 note(self._naming, claim.spec.volume_name, key)
-                self._mark(_VOLUME, ("", claim.spec.volume_name))
+                self._mark_volume(claim.spec.volume_name)
         if new is None or new.spec.volume_name:
             self._stop_waiting(key)
-        self._mark(_CLAIM, key)
+        self._mark_claim(key)
         for volume in self._offers.index.naming(key):
-            self._mark(_VOLUME, ("", volume.metadata.name))
+            self._mark_volume(volume.metadata.name)
 
     def _volume_changed(
         self, key: Key, old: PersistentVolume | None, new: PersistentVolume | None
@@ -141,10 +142,10 @@ class Binder:
         for volume in (old, new):
             reference = volume.spec.claim_ref if volume is not None else None
             if reference is not None:
-                self._mark(_CLAIM, (reference.namespace, reference.name))
-        self._mark(_VOLUME, key)
+                self._mark_claim((reference.namespace, reference.name))
+        self._mark_volume(name)
         for claim in self._naming.get(name, ()):
-            self._mark(_CLAIM, claim)
+            self._mark_claim(claim)
 
     def _class_changed(
         self, key: Key, _old: StorageClass | None, _new: StorageClass | None
@@ -153,7 +154,7 @@ class Binder:
         self._default_class = default.metadata.name if default is not None else ""
         for name in {key[1], ""}:
             for claim in self._offers.waiting.of_class(name):
-                self._mark(_CLAIM, claim)
+                self._mark_claim(claim)
 
     def _pod_changed(self, _key: Key, old: Pod | None, new: Pod | None) -> None:
         for pod, note in ((old, _discard), (new, _add)):
@@ -165,11 +166,34 @@ class Binder:
                     claim = (pod.metadata.namespace, source.claim_name)
                     note(self._consumers, claim, pod.metadata.name)
                     if self._offers.waiting.holds(claim):
-                        self._mark(_CLAIM, claim)
+                        self._mark_claim(claim)
 
-    def _mark(self, kind: str, key: Key) -> None:
-        if self._queue is not None:
-            self._queue.mark((kind, *key))
+    def _mark_claim(self, key: Key) -> None:
+        """Have a claim looked at, unless it is plain that nothing is to be done."""
+        if self._queue is None:
+            return
+        claim = self._copies.claims.get(*key)
+        if claim is not None and claim.spec.volume_name:
+            named = self._offers.index.get(claim.spec.volume_name)
+            verdict = decide_claim(claim, named, self._offers.index.naming(key), Outlook())
+            if verdict == NOTHING:
+                return
+        self._queue.mark((_CLAIM, *key))
+
+    def _mark_volume(self, name: str) -> None:
+        """As `_mark_claim`."""
+        if self._queue is None:
+            return
+        volume = self._copies.volumes.get("", name)
+        if volume is not None and decide_volume(volume, self._claim_of(volume)) == NOTHING:
+            return
+        self._queue.mark((_VOLUME, "", name))
+
+    def _claim_of(self, volume: PersistentVolume) -> PersistentVolumeClaim | None:
+        reference = volume.spec.claim_ref
+        if reference is None:
+            return None
+        return self._copies.claims.get(reference.namespace, reference.name)
 
     def _stop_waiting(self, key: Key) -> None:
         self._since_s.pop(key, None)
@@ -236,13 +260,7 @@ class Binder:
         for _ in range(STEPS_LIMIT):
             if volume is None:
                 return
-            reference = volume.spec.claim_ref
-            claim = (
-                self._copies.claims.get(reference.namespace, reference.name)
-                if reference is not None
-                else None
-            )
-            verdict = decide_volume(volume, claim)
+            verdict = decide_volume(volume, self._claim_of(volume))
             step = verdict.step
             if isinstance(step, SetVolumePhase) and step.phase in ("Released", "Failed"):
                 claim = await self._look_again(volume)
@@ -320,7 +338,7 @@ class Binder:
         except (Conflict, NotFound):
             # Somebody changed the volume: it stays held until that is seen, and cannot be chosen
             # again on the old version; the claim looks for another one.
-            self._mark(_CLAIM, (claim.namespace, claim.name))
+            self._mark_claim((claim.namespace, claim.name))
             raise
         except ApiError:
             self._offers.let_go(volume)

@@ -8,7 +8,6 @@ than there is) begins anew. Each write is conditional on the version that was de
 import asyncio
 import math
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from volagent.aio.backoff import BackOff
@@ -37,7 +36,7 @@ from volagent.control.expand.decide import (
     decide_growth,
 )
 from volagent.drivers.errors import DriverError, Rejected
-from volagent.drivers.provisioning.contract import Grows, OutOfSpace, Provisioner, ProvisionerTable
+from volagent.drivers.provisioning.contract import Grows, OutOfSpace, ProvisionerTable
 from volagent.objects.annotations import NODE_RESIZE, PROVISIONED_BY
 from volagent.objects.growth import (
     status_awaiting_node,
@@ -82,7 +81,9 @@ class ExpandController:
         self._copies = copies
         self._client = client
         self._events = events
-        self._provisioners: Mapping[str, Provisioner] = provisioners
+        self._growers: dict[str, Grows] = {
+            name: each for name, each in provisioners.items() if isinstance(each, Grows)
+        }
         self._clock = clock
         self._failures: dict[Key, _Failure] = {}
         self._queue: KeyedQueue[Key] | None = None
@@ -121,8 +122,7 @@ class ExpandController:
     def _next_step(self, claim: PersistentVolumeClaim) -> Step | None:
         volume = self._copies.volumes.get("", claim.spec.volume_name)
         maker = self._maker_of(volume) if volume is not None else ""
-        grows = isinstance(self._provisioners.get(maker), Grows)
-        return decide_growth(claim, volume, maker, grows=grows)
+        return decide_growth(claim, volume, maker, grows=maker in self._growers)
 
     def _maker_of(self, volume: PersistentVolume) -> str:
         made_by = (volume.metadata.annotations or {}).get(PROVISIONED_BY)
@@ -186,8 +186,7 @@ class ExpandController:
         reference = document["spec"].get("claimRef") or {}
         if reference.get("uid") != claim.metadata.uid:
             return None
-        provisioner = self._provisioners[step.provisioner]
-        assert isinstance(provisioner, Grows)
+        provisioner = self._growers[step.provisioner]
         key = (claim.metadata.namespace, claim.metadata.name)
         try:
             grown = await provisioner.grow(
