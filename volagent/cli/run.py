@@ -45,6 +45,8 @@ def run(config: str | None, listen: tuple[str, ...], **given: Any) -> int:  # fm
         settings = load_settings(config, overrides)
     except SettingsError as error:
         raise UsageError(f"cannot read settings: {error}", hint=error.hint) from error
-    from volagent.daemon import run as run_daemon  # much to load for one who wants --help
+    from volagent.daemon.all_in_one import (
+        run as run_daemon,  # much to load for one who wants --help
+    )
 
     return run_daemon(settings)

@@ -33,12 +33,14 @@ from volagent.node.drift import DriftWatch
 from volagent.node.execute import Executor
 from volagent.node.grow import GrowthReporter
 from volagent.node.hand_over import RuntimeHandOver
+from volagent.node.in_use import volumes_in_use
 from volagent.node.index import DesiredIndex
+from volagent.node.named import StartTask
 from volagent.node.orphans import find_orphans, sweep_skeletons
 from volagent.node.plan import plan
 from volagent.node.pods import PodEntry, PodWorker
 from volagent.node.pulled import PulledMounts
-from volagent.node.records import Held, RecordBook
+from volagent.node.records import RecordBook
 from volagent.node.recovery import compare_with_kernel, find_outlived, suspect_everything
 from volagent.node.references import Reference
 from volagent.node.register import NodeReporter
@@ -73,6 +75,8 @@ class AgentConfig:
     """The safety net: how often everything is compared again although no event asked for it."""
     watch_devices: WatchDevices | None = None
     """How to hear of block devices that come and go; None: nothing tells."""
+    start_by_name: StartTask | None = None
+    """Follows secrets and configMaps by the names that pods give; None: they can be listed."""
 
 
 class NodeAgent:
@@ -97,7 +101,9 @@ class NodeAgent:
         self.index = DesiredIndex()
         self.events = EventRecorder(client, clock, component="volagent", host=config.node_name)
         self.tokens = TokenCache(client, clock, start, self._token_arrived)
-        self.world = NodeWorld(client, config.node_name, config.facts, self.tokens.get)
+        self.world = NodeWorld(
+            client, config.node_name, config.facts, self.tokens.get, config.start_by_name
+        )
         self.resolver = Resolver(drivers, config.layout, self.world)
         self.drivers = drivers
         self.recovered = asyncio.Event()
@@ -107,7 +113,9 @@ class NodeAgent:
         self._start = start
         self._watch: Closeable | None = None
         self._devices = DeviceWaiter(config.watch_devices, start, self._mark_volume)
-        self.node = NodeReporter(client, config.node_name, clock, self.volumes_in_use)
+        self.node = NodeReporter(
+            client, config.node_name, clock, lambda: volumes_in_use(self.actual)
+        )
 
     def _assemble(self) -> None:
         """Build what needs the records."""
@@ -149,6 +157,8 @@ class NodeAgent:
             start_loop(f"informer {name}", informer.run())
         for _, informer in self.world.informers:
             await informer.synced.wait()
+        resolved = [self.resolver.resolve_pod(pod) for pod in self.world.pods.values()]
+        await self.world.read_named({each for one in resolved for each in one.references})
         await self._recover()
         start_loop("events", self.events.run())
         start_loop("node status", self.node.run())
@@ -175,6 +185,7 @@ class NodeAgent:
         if watch is not None:
             watch.close()
         self._devices.close()
+        self.world.follow(())
         if self.recovered.is_set():
             self.volume_queue.stop()
             self.pod_queue.stop()
@@ -206,6 +217,7 @@ class NodeAgent:
                 self.volume_queue.mark(key)
         for uid in self.pods.entries:
             self.pod_queue.mark(uid)
+        self.world.follow(self.index.references())
         self._listen()
         known = {*self.pods.entries, *self.actual.pods()}
         sweep_skeletons(self.host, self.config.layout, known)
@@ -317,6 +329,7 @@ class NodeAgent:
         if entry is None or entry.leaving:
             return
         changed = self.index.put(self.resolver.resolve_pod(pod))
+        self.world.follow(self.index.references())
         for key in changed:
             self.volumes.reset(key)
             self.volume_queue.mark(key)
@@ -352,19 +365,6 @@ class NodeAgent:
             return True
         busy = self.volume_queue.is_waiting
         return not any(busy(volume.spec.key) for volume in resolved.volumes.values())
-
-    def volumes_in_use(self) -> list[str]:
-        """`status.volumesInUse` of the Node: unique names of what has a device here."""
-        names = []
-        for key in self.actual.keys():  # noqa: SIM118  # a method, not a mapping
-            record = self.actual.get(key)
-            if record is not None and (
-                record.attached is not Held.NO or record.staged is not Held.NO
-            ):
-                handle = (record.source.body if record.source else {}).get("volumeHandle")
-                prefix = f"kubernetes.io/csi/{record.driver}^" if handle else f"{record.driver}/"
-                names.append(f"{prefix}{handle or record.name}")
-        return sorted(names)
 
     def _mark_volume(self, key: VolumeKey) -> None:
         self.volumes.reset(key)

@@ -53,6 +53,10 @@ class DesiredIndex:
         wanted = self._wanted.get(key)
         return wanted.spec.backend if wanted is not None else None
 
+    def references(self) -> Collection[Reference]:
+        """Everything that pods depend on."""
+        return self._by_reference.keys()
+
     def pods_referring(self, reference: Reference) -> tuple[PodUid, ...]:
         """Pods whose volumes depend on an object."""
         return tuple(self._by_reference.get(reference, ()))

@@ -1,6 +1,6 @@
 """The objects this node works from, as informers keep them: the only way the node reads the API."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -17,6 +17,8 @@ from volagent.client.contract import (
 )
 from volagent.client.informer import Informer
 from volagent.drivers.payload import NodeFacts, TokenNeed
+from volagent.node.named import NamedObjects, StartTask
+from volagent.node.references import Reference
 from volagent.objects.meta import Document
 from volagent.objects.pod import Pod, read_pod
 from volagent.objects.storage import (
@@ -56,9 +58,11 @@ class NodeWorld:
     node_name: str
     facts: NodeFacts
     fetch_token: Callable[[Pod, TokenNeed], bytes | None]
+    by_name: StartTask | None = None
+    """What follows secrets and configMaps one by one; None: all of them are followed."""
     pods: Informer[Pod] = field(init=False)
-    secrets: Informer[Secret] = field(init=False)
-    config_maps: Informer[ConfigMap] = field(init=False)
+    secrets: Informer[Secret] | NamedObjects[Secret] = field(init=False)
+    config_maps: Informer[ConfigMap] | NamedObjects[ConfigMap] = field(init=False)
     claims: Informer[PersistentVolumeClaim] = field(init=False)
     volumes: Informer[PersistentVolume] = field(init=False)
     nodes: Informer[Node] = field(init=False)
@@ -67,8 +71,12 @@ class NodeWorld:
         client = self.client
         own = Selection(field_selector=f"spec.nodeName={self.node_name}")
         self.pods = Informer(client, PODS, own, read_pod)
-        self.secrets = Informer(client, SECRETS, Selection(), _read_secret)
-        self.config_maps = Informer(client, CONFIG_MAPS, Selection(), _read_config_map)
+        if self.by_name is None:
+            self.secrets = Informer(client, SECRETS, Selection(), _read_secret)
+            self.config_maps = Informer(client, CONFIG_MAPS, Selection(), _read_config_map)
+        else:
+            self.secrets = NamedObjects(client, SECRETS, _read_secret, self.by_name)
+            self.config_maps = NamedObjects(client, CONFIG_MAPS, _read_config_map, self.by_name)
         self.claims = Informer(client, CLAIMS, Selection(), _read_claim)
         self.volumes = Informer(client, PERSISTENT_VOLUMES, Selection(), _read_volume)
         me = Selection(field_selector=f"metadata.name={self.node_name}")
@@ -77,10 +85,28 @@ class NodeWorld:
     @property
     def informers(self) -> tuple[tuple[str, Informer[object]], ...]:
         """All informers with a name each."""
-        return (
+        all_of_them = (
             ("pods", self.pods), ("secrets", self.secrets), ("configmaps", self.config_maps),
             ("claims", self.claims), ("volumes", self.volumes), ("nodes", self.nodes),
-        )  # type: ignore[return-value]  # fmt: skip  # read-only use, any type will do
+        )  # fmt: skip
+        return tuple(
+            (name, each)  # type: ignore[misc]  # read-only use, any type will do
+            for name, each in all_of_them
+            if isinstance(each, Informer)
+        )
+
+    def follow(self, references: Collection[Reference]) -> None:
+        """What pods refer to now: secrets and configMaps that are read by name."""
+        for kind, objects in (("Secret", self.secrets), ("ConfigMap", self.config_maps)):
+            if isinstance(objects, NamedObjects):
+                objects.follow([(space, name) for each, space, name in references if each == kind])
+
+    async def read_named(self, references: Collection[Reference]) -> None:
+        """Follow these, and wait until each that is read by name has been read once."""
+        self.follow(references)
+        for objects in (self.secrets, self.config_maps):
+            if isinstance(objects, NamedObjects):
+                await objects.wait_synced()
 
     def claim(self, namespace: str, name: str) -> PersistentVolumeClaim | None:
         """A claim."""

@@ -22,12 +22,17 @@ from volagent.control.provision.run import ProvisionController
 from volagent.control.schedule.run import Scheduler
 from volagent.control.schedule.view import PlacementView
 from volagent.control.snapshot.run import SnapshotController
+from volagent.drivers.image import IMAGE
 from volagent.drivers.provisioning.contract import ProvisionerTable
+from volagent.drivers.provisioning.directory import DIRECTORY
 from volagent.host.contract import Host
 from volagent.host.directory_watch import LocalWatches
 from volagent.host.local_storage import LocalStorage
 from volagent.host.process import Helpers
 from volagent.settings import Settings
+
+NODE_LOCAL = (str(IMAGE), str(DIRECTORY))
+"""Provisioners that run where the volume will be, on whichever VM that is."""
 
 
 class Controller(Protocol):
@@ -54,7 +59,7 @@ class Controllers:
     placement: PlacementView
 
 
-def make_controllers(
+def make_server_controllers(
     settings: Settings,
     copies: SharedCopies,
     client: Client,
@@ -62,21 +67,47 @@ def make_controllers(
     clock: Clock,
     machine: Machine,
 ) -> Controllers:
-    """Every controller of the all-in-one form."""
-    provisioners = machine.provisioners
+    """The controllers of a cluster, and those of what `machine` can provision."""
     scheduler = Scheduler(copies, client, events, clock)
-    controllers: dict[str, Controller] = {
-        "binder": Binder(copies, client, events, frozenset(provisioners)),
+    known = frozenset({*machine.provisioners, *NODE_LOCAL})
+    running: dict[str, Controller] = {
+        "binder": Binder(copies, client, events, known),
         "scheduler": scheduler,
+        "protection": ProtectionController(copies, client),
+        "ephemeral claims": EphemeralController(copies, client, events),
+        **make_volume_controllers(settings, copies, client, events, clock, machine),
+    }
+    return Controllers(running, PlacementView(copies, scheduler))
+
+
+def make_volume_controllers(
+    settings: Settings,
+    copies: SharedCopies,
+    client: Client,
+    events: EventRecorder,
+    clock: Clock,
+    machine: Machine,
+) -> dict[str, Controller]:
+    """What makes, grows and copies volumes, for the provisioners of this process."""
+    provisioners = machine.provisioners
+    return {
         "provisioning": ProvisionController(
             copies, client, events, provisioners, clock,
             default_keep_s=int(settings.trash.retention_s),
         ),
-        "protection": ProtectionController(copies, client),
         "growth": ExpandController(copies, client, events, provisioners, clock),
         "snapshots": SnapshotController(copies, client, events, provisioners, clock),
-        "ephemeral claims": EphemeralController(copies, client, events),
     }  # fmt: skip
+
+
+def make_node_controllers(
+    settings: Settings,
+    copies: SharedCopies,
+    client: Client,
+    events: EventRecorder,
+    machine: Machine,
+) -> dict[str, Controller]:
+    """The controllers of this VM's own disks."""
     rules = [
         Rule(
             rule.directory, rule.storage_class, rule.reclaim_policy, rule.labels,
@@ -84,12 +115,13 @@ def make_controllers(
         )
         for rule in settings.discovery
     ]  # fmt: skip
-    if rules:
-        controllers["discovery"] = Discovery(
-            copies, client, events,
-            storage=LocalStorage(machine.host, machine.helpers),
-            watches=LocalWatches(machine.host.mounts),
-            node_name=settings.node_name,
-            rules=rules,
-        )  # fmt: skip
-    return Controllers(controllers, PlacementView(copies, scheduler))
+    if not rules:
+        return {}
+    discovery = Discovery(
+        copies, client, events,
+        storage=LocalStorage(machine.host, machine.helpers),
+        watches=LocalWatches(machine.host.mounts),
+        node_name=settings.node_name,
+        rules=rules,
+    )  # fmt: skip
+    return {"discovery": discovery}

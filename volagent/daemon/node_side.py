@@ -1,0 +1,130 @@
+"""The node's half of a process: drivers, the agent, the hand-over, what this VM provisions.
+
+Composition for `volagent run` and `volagent agent`: they differ in the client alone.
+"""
+
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from volagent.aio.backoff import BackOff
+from volagent.aio.clock import Clock
+from volagent.client.contract import Client
+from volagent.daemon.controllers import Machine
+from volagent.drivers import make_drivers
+from volagent.drivers.layout import Layout
+from volagent.drivers.payload import NodeFacts
+from volagent.drivers.provisioning.table import make_local_provisioners
+from volagent.host.process import Helpers
+from volagent.host.real import make_host
+from volagent.host.uevents import watch_devices
+from volagent.node.agent import AgentConfig, NodeAgent
+from volagent.node.hand_over import RuntimeHandOver
+from volagent.node.named import StartTask
+from volagent.node.records import RecordBook
+from volagent.node.register import describe_node, read_boot_id
+from volagent.node.stats import VolumeStats
+from volagent.node.view import AgentView
+from volagent.runtime import contract as runtime_contract
+from volagent.runtime.cdi import CdiDirectory
+from volagent.runtime.none import NoRunner
+from volagent.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSide:
+    """What a process has to be a node."""
+
+    agent: NodeAgent
+    hand_over: RuntimeHandOver
+    machine: Machine
+    """With the provisioners of volumes on this VM."""
+    metrics: Callable[[], Awaitable[bytes]]
+
+    def make_view(self, clock: Clock, recovery_s: Callable[[], float]) -> AgentView:
+        """What answers questions about this node's pods."""
+        helpers = self.machine.helpers
+
+        def describe_backends() -> list[dict[str, Any]]:
+            return [
+                {"name": state.name, "state": state.state, "detail": state.detail}
+                for state in helpers.backends()
+            ]
+
+        return AgentView(
+            self.agent, self.hand_over.describe_containers, describe_backends, clock.wall(),
+            recovery_s,
+        )  # fmt: skip
+
+
+def make_node_side(
+    settings: Settings,
+    client: Client,
+    helpers: Helpers,
+    clock: Clock,
+    start: StartTask,
+    *,
+    by_name: bool,
+) -> NodeSide:
+    """Build the node's half. `by_name`: secrets may only be read one by one, not listed."""
+    layout = Layout(os.path.realpath(settings.root_dir))
+    host = make_host(helpers=helpers)
+    drivers = make_drivers(
+        host,
+        layout,
+        image_dir=settings.image_dir,
+        nfs_mount_timeout_s=settings.nfs.mount_timeout_s,
+        nfs_unmount_timeout_s=settings.nfs.unmount_timeout_s,
+    )
+    node = describe_node(settings.node_name, "")
+    address = next((a["address"] for a in node["addresses"] if a["type"] == "InternalIP"), "")
+    config = AgentConfig(
+        node_name=settings.node_name,
+        layout=layout,
+        facts=NodeFacts(settings.node_name, address, node["allocatable"]),
+        backoff=BackOff(settings.retry.first_s, settings.retry.max_s),
+        resync_s=settings.resync_s,
+        watch_devices=lambda on_event: watch_devices(helpers, on_event),
+        start_by_name=start if by_name else None,
+    )
+    hand_over = _make_hand_over(settings, clock, layout, address, node["allocatable"])
+    book = RecordBook(f"{settings.run_dir}/records", boot_id=read_boot_id())
+    agent = NodeAgent(
+        config, client=client, host=host, drivers=drivers, book=book, hand_over=hand_over,
+        clock=clock, start=start,
+    )  # fmt: skip
+    provisioners = make_local_provisioners(
+        host, helpers, clock,
+        node_name=settings.node_name,
+        image_dir=settings.image_dir,
+        directory_dir=settings.provision.directory_dir,
+    )  # fmt: skip
+    stats = VolumeStats(agent, start)
+    return NodeSide(agent, hand_over, Machine(host, helpers, provisioners), stats.render)
+
+
+def _make_hand_over(
+    settings: Settings, clock: Clock, layout: Layout, address: str, allocatable: dict[str, str]
+) -> RuntimeHandOver:
+    runtime = settings.runtime
+    facts = runtime_contract.NodeFacts(
+        settings.node_name, address, allocatable["cpu"], allocatable["memory"]
+    )
+    runner: runtime_contract.Runner = NoRunner()
+    recursive_read_only = False
+    if runtime.kind == "podman":
+        # Imported here: without a runtime nothing of it is loaded.
+        from volagent.runtime.podman import PodmanRuntime
+        from volagent.runtime.pods import PodRunner
+
+        podman = PodmanRuntime(runtime.podman_socket, network=runtime.network)
+        runner = PodRunner(podman, clock)
+        recursive_read_only = podman.recursive_read_only
+    return RuntimeHandOver(
+        runner, layout, facts,
+        starts_containers=runtime.kind != "none",
+        recursive_read_only=recursive_read_only,
+        cdi=CdiDirectory(runtime.cdi_dir) if runtime.cdi_dir else None,
+        clock=clock,
+    )  # fmt: skip
