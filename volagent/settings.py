@@ -128,6 +128,15 @@ class AwsSettings(msgspec.Struct, frozen=True):
     """Where udev puts a link per volume id."""
 
 
+class LeaseSettings(msgspec.Struct, frozen=True):
+    """How nodes show that they are alive."""
+
+    period_s: Seconds = 3.0
+    """An agent renews its lease so often."""
+    timeout_s: Seconds = 10.0
+    """A node whose lease was not renewed for so long is lost."""
+
+
 class RetrySettings(msgspec.Struct, frozen=True):
     """Back-off of a failing volume."""
 
@@ -152,6 +161,8 @@ class Settings(msgspec.Struct, frozen=True):
     """`unix:///path` or `https://address:port`; filled with the socket in `run_dir`."""
     node_name: str = ""
     """Filled with the host name."""
+    servers: tuple[str, ...] = ()
+    """Where an agent finds its servers, `https://address:port`; those it has joined when empty."""
     image_dir: str = ""
     """Where relative paths of image volumes lead; filled with `<state_dir>/images`."""
     resync_s: Seconds = 600.0
@@ -164,6 +175,7 @@ class Settings(msgspec.Struct, frozen=True):
     discovery: tuple[DiscoveryRule, ...] = ()
     trash: TrashSettings = TrashSettings()
     aws: AwsSettings = AwsSettings()
+    lease: LeaseSettings = LeaseSettings()
     retry: RetrySettings = RetrySettings()
     log: LogSettings = LogSettings()
 
@@ -209,6 +221,7 @@ class _Origin:
 
 
 _NODE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_SERVER = re.compile(r"https://(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):\d{1,5}")
 _HEADER = re.compile(r"\s*\[+\s*([^\]]+?)\s*\]+")
 _ENTRY = re.compile(r"\s*([A-Za-z0-9_\-.\"' ]+?)\s*=")
 
@@ -322,6 +335,15 @@ def _check(settings: Settings, where: _Origin) -> None:
         )
     if settings.retry.first_s > settings.retry.max_s:
         raise SettingsError(where.at(("retry", "first_s")), '"retry.first_s" exceeds "retry.max_s"')
+    if settings.lease.period_s * 2 > settings.lease.timeout_s:
+        raise SettingsError(
+            where.at(("lease", "timeout_s")), '"lease.timeout_s" must be twice "lease.period_s"'
+        )
+    for server in settings.servers:
+        if not _SERVER.fullmatch(server):
+            raise SettingsError(
+                where.at(("servers",)), f'"servers": {server!r} is not https://ADDRESS:PORT'
+            )
     for address in settings.listen:
         _check_address(address, settings, where)
 
@@ -340,7 +362,7 @@ def _check_address(address: str, settings: Settings, where: _Origin) -> None:
                 hint="choose a shorter --run-dir",
             )
         return
-    if not re.fullmatch(r"https://(\[[0-9a-fA-F:.%]+\]|[^\s:/\[\]]+):\d{1,5}", address):
+    if not _SERVER.fullmatch(address):
         raise SettingsError(
             place,
             f'"listen": {address!r} is neither unix:///PATH nor https://ADDRESS:PORT',

@@ -79,6 +79,19 @@ class Authority:
         """A certificate that makes its bearer that user, a member of these groups."""
         return self._issue(user, groups, CLIENT_LIFE)
 
+    def certify(self, request: str, user: str, groups: Iterable[str]) -> str:
+        """A certificate (PEM) for the key of a signing request; its names are ours, not the
+        request's. Raises `ValueError`."""
+        from cryptography import x509
+
+        asked = x509.load_pem_x509_csr(request.encode())
+        if not asked.is_signature_valid:
+            raise ValueError("its signature is not valid")
+        issuer = _load_certificate(self.certificate).subject
+        return self._certificate(
+            _name(user, groups), asked.public_key(), issuer, self._key, CLIENT_LIFE
+        ).decode()
+
     def _issue(
         self, user: str, groups: Iterable[str], life: timedelta, names: Iterable[str] = ()
     ) -> Pair:
@@ -103,6 +116,24 @@ class Authority:
         self, subject: Any, key: Any, issuer: Any, issuer_key: Any, life: timedelta, *,
         authority: bool = False, names: Iterable[str] = (),
     ) -> Pair:  # fmt: skip
+        from cryptography.hazmat.primitives import serialization
+
+        certificate = self._certificate(
+            subject, key.public_key(), issuer, issuer_key, life, authority=authority, names=names
+        )
+        return Pair(
+            certificate,
+            key.private_bytes(
+                serialization.Encoding.PEM,
+                serialization.PrivateFormat.PKCS8,
+                serialization.NoEncryption(),
+            ),
+        )
+
+    def _certificate(
+        self, subject: Any, public_key: Any, issuer: Any, issuer_key: Any, life: timedelta, *,
+        authority: bool = False, names: Iterable[str] = (),
+    ) -> bytes:  # fmt: skip
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -112,12 +143,12 @@ class Authority:
             x509.CertificateBuilder()
             .subject_name(subject)
             .issuer_name(issuer)
-            .public_key(key.public_key())
+            .public_key(public_key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _BACKDATED)
             .not_valid_after(now + life)
             .add_extension(x509.BasicConstraints(authority, 0 if authority else None), True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), False)
             .add_extension(
                 x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), False
             )
@@ -130,15 +161,10 @@ class Authority:
         if not authority:
             usage = ExtendedKeyUsageOID.SERVER_AUTH if listed else ExtendedKeyUsageOID.CLIENT_AUTH
             builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), False)
-        certificate = builder.sign(issuer_key, hashes.SHA256())
-        return Pair(
-            certificate.public_bytes(serialization.Encoding.PEM),
-            key.private_bytes(
-                serialization.Encoding.PEM,
-                serialization.PrivateFormat.PKCS8,
-                serialization.NoEncryption(),
-            ),
+        certificate: bytes = builder.sign(issuer_key, hashes.SHA256()).public_bytes(
+            serialization.Encoding.PEM
         )
+        return certificate
 
 
 def _make_key() -> Any:

@@ -1,4 +1,5 @@
-"""The paths of `node.volagent.dev`: what the command line asks beside objects. Administrators only.
+"""The paths of `node.volagent.dev`: what the command line asks beside objects, and how
+machines join. Administrators only, but for joining.
 
 Each answer comes from views of the same process; a part that does not run here answers 404.
 """
@@ -10,6 +11,7 @@ from aiohttp import web
 from volagent.api.admission import Admission
 from volagent.api.auth import User, forbid
 from volagent.api.decode import decode_document, decode_value, media_type, read_body
+from volagent.api.joining import Joining
 from volagent.api.nodeview import NodeView, PlacementView
 from volagent.api.responses import json_response
 from volagent.api.routes import Target
@@ -18,6 +20,7 @@ from volagent.client.contract import PODS, BadRequest, NotFound
 from volagent.objects.meta import Document
 
 NODE_GROUP = "node.volagent.dev"
+_JOINING = (["v1", "token"], ["v1", "certificate"])
 
 
 class OwnPaths:
@@ -29,8 +32,10 @@ class OwnPaths:
         placement: PlacementView | None,
         trash: TrashView | None,
         describe_kubeconfig: Callable[[str], Document],
+        joining: Joining | None = None,
     ) -> None:
         """`describe_kubeconfig` is given the server's address as asked for, or ""."""
+        self._joining = joining
         self._node = node
         self._placement = placement
         self._trash = trash
@@ -39,6 +44,11 @@ class OwnPaths:
     async def answer(self, request: web.BaseRequest, parts: list[str], user: User) -> web.Response:
         """`parts` is the path's, from `apis` on. Raises `ApiError`."""
         method, asked = request.method, parts[2:]
+        if asked in _JOINING and method == "POST":
+            if self._joining is None:
+                raise NotFound("this server certifies no nodes: it needs --listen https://...")
+            body = decode_value(await read_body(request), "application/json")
+            return json_response(await self._joining.answer(user, asked, body), 201)
         if not user.is_admin:
             raise forbid(user, "get", f"path {request.path}")
         match asked:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from volagent.api.auth import User
+from volagent.api.node_rights import NodeRights, node_of
 from volagent.client.contract import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
@@ -30,14 +31,24 @@ class Authorizer:
 
     def __init__(self, copies: SharedCopies) -> None:
         """Before `copies.run`."""
+        self._nodes = NodeRights(copies)
         self._roles = copies.follow(ROLES, Role)
         self._cluster_roles = copies.follow(CLUSTER_ROLES, Role)
         self._bindings = copies.follow(ROLE_BINDINGS, RoleBinding)
         self._cluster_bindings = copies.follow(CLUSTER_ROLE_BINDINGS, RoleBinding)
 
-    def may(self, user: User, action: Action) -> bool:
-        """Whether a user may do something."""
-        return user.is_admin or allows(self.rules_of(user, action.namespace), action)
+    def may(self, user: User, action: Action, field_selector: str = "") -> bool:
+        """Whether a user may do something; `field_selector` is that of a list or a watch."""
+        if user.is_admin or allows(self.rules_of(user, action.namespace), action):
+            return True
+        node = node_of(user)
+        return bool(node) and self._nodes.may(node, action, field_selector)
+
+    def check_new(self, user: User, resource: Resource, new: Document) -> None:
+        """What an agent makes is its own node's. Raises `Forbidden`."""
+        node = node_of(user)
+        if node and not user.is_admin:
+            self._nodes.check_new(user, node, resource, new)
 
     def rules_of(self, user: User, namespace: str) -> Iterator[PolicyRule]:
         """All rules that a user has in a namespace ("" for none: the cluster)."""

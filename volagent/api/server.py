@@ -24,6 +24,7 @@ from volagent.api.authority import Authority
 from volagent.api.connection import Connection, HttpServer
 from volagent.api.decode import decode_value, media_type, read_body
 from volagent.api.discovery import discovery_documents, version_document
+from volagent.api.joining import Joining
 from volagent.api.kubeconfig import describe_kubeconfig
 from volagent.api.listen import BACKLOG, ListenError, bind_unix
 from volagent.api.nodeview import NodeView, PlacementView
@@ -74,6 +75,8 @@ class Beside:
     placement: PlacementView | None = None
     authority: Authority | None = None
     """Who made the server's certificate; None: somebody else."""
+    make_joining: Callable[[Callable[[], str]], Joining | None] = lambda _address: None
+    """What lets machines join, given where this server is reached."""
 
 
 class ApiServer:
@@ -97,8 +100,9 @@ class ApiServer:
         self._watches = WatchStreams(client)
         self._verbs = Verbs(client, self._watches)
         self._own_paths = OwnPaths(
-            node_view, beside.placement, beside.trash, self._describe_kubeconfig
-        )
+            node_view, beside.placement, beside.trash, self._describe_kubeconfig,
+            beside.make_joining(lambda: self._tls_address),
+        )  # fmt: skip
         self._authorizer = authorizer = beside.authorizer
         self._authority = beside.authority
         self._reviews = None if authorizer is None else Reviews(authorizer, self.identify_token)
@@ -203,6 +207,8 @@ class ApiServer:
         parts = split_path(path)
         if parts[0] in _HEALTH_PATHS:
             return self._answer_health(parts)
+        if parts == ["cacert"] and self._authority is not None:
+            return text_response(self._authority.certificate.decode())
         user = await self._identify(request)  # (1)
         if len(parts) > _PREFIX_PARTS.get(parts[0], len(parts)):
             if parts[1] == NODE_GROUP:
@@ -226,8 +232,12 @@ class ApiServer:
         verb = verb_of(request.method, target, query)
         name = f"{resource.plural}/{target.subresource}" if target.subresource else resource.plural
         action = Action(verb, resource.group, name, target.namespace, target.name)
-        if self._authorizer is None or not self._authorizer.may(user, action):
+        if self._authorizer is None or not self._authorizer.may(user, action, query.field_selector):
             raise _forbid_target(user, verb, target)
+        if request.method == "POST" and not target.subresource:
+            body = decode_value(await read_body(request), media_type(request))
+            if isinstance(body, dict):
+                self._authorizer.check_new(user, resource, body)
         if request.method == "PATCH" and media_type(request) == APPLY_PATCH:
             create = Action("create", resource.group, name, target.namespace, target.name)
             if not self._authorizer.may(user, create):

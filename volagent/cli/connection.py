@@ -12,7 +12,7 @@ import socket
 import struct
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -40,6 +40,7 @@ class Target:
     token_file: str = ""
     certificate: str = ""
     key: str = ""
+    token: str = field(default="", repr=False)
 
     def describe(self) -> str:
         """For messages."""
@@ -68,8 +69,9 @@ class Api:
         self.target = target
         self._kept: http.client.HTTPConnection | None = None
         self._headers = {"User-Agent": f"volagent/{__version__}"}
-        if target.token_file:
-            self._headers["Authorization"] = f"Bearer {_read_token(target.token_file)}"
+        token = target.token or (target.token_file and _read_token(target.token_file))
+        if token:
+            self._headers["Authorization"] = f"Bearer {token}"
 
     def get(self, path: str, query: Mapping[str, str] | None = None, *, accept: str = JSON) -> Any:
         """The decoded answer of a GET."""

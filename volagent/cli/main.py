@@ -19,6 +19,11 @@ from volagent.cli.output import clean, print_note
 INTERRUPTED = 130
 _COMMANDS = {
     "run": ("run", "Run the daemon: store, API and node agent"),
+    "server": ("run", "Run a server: store, API and controllers"),
+    "agent": ("run", "Run this machine's agent of a server"),
+    "init": ("join", "Make the certificates of a new cluster"),
+    "token": ("join", "Let machines join"),
+    "join": ("join", "Make this machine a node of a cluster"),
     "apply": ("apply", "Declare the objects of manifests, or change them"),
     "get": ("get", "List objects, or follow them as they change"),
     "describe": ("describe", "Show an object in full, with its events"),

@@ -1,52 +1,103 @@
-"""`volagent run`: settings from file and flags, then the daemon in the foreground."""
+"""`volagent run`, `server`, `agent`: settings from file and flags, then the foreground."""
 
 import os
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from volagent.cli.errors import UsageError
-from volagent.settings import SettingsError, load_settings
+from volagent.settings import Settings, SettingsError, load_settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_CONFIG = click.option(
+    "--config", metavar="FILE", type=click.Path(dir_okay=False),
+    help="Settings; see config/volagent.toml. Flags win over it",
+)  # fmt: skip
+_ROOT_DIR = click.option(
+    "--root-dir", metavar="DIR", help="Where volumes are mounted  [/var/lib/kubelet]"
+)
+_STATE_DIR = click.option(
+    "--state-dir", metavar="DIR", help="What survives a reboot  [/var/lib/volagent]"
+)
+_RUN_DIR = click.option(
+    "--run-dir", metavar="DIR", help="What must not survive it  [/run/volagent]"
+)
+_LISTEN = click.option(
+    "--listen", multiple=True, metavar="unix://PATH|https://ADDRESS:PORT",
+    help="Where to serve the API; repeatable  [RUN_DIR/volagent.sock]",
+)  # fmt: skip
+_NODE_NAME = click.option(
+    "--node-name", metavar="NAME", help="This machine's Node  [the host name]"
+)
+_DRAIN = click.option(
+    "--drain-on-exit", is_flag=True, default=None, help="Take all volumes down before exiting"
+)
+_SERVER = click.option(
+    "--server", "servers", multiple=True, metavar="https://ADDRESS:PORT",
+    help="Where the server is; repeatable  [where this machine has joined]",
+)  # fmt: skip
+
+
+def _takes(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 @click.command()
-@click.option(
-    "--config",
-    metavar="FILE",
-    type=click.Path(dir_okay=False),
-    help="Settings; see config/volagent.toml. Flags win over it",
-)
-@click.option("--root-dir", metavar="DIR", help="Where volumes are mounted  [/var/lib/kubelet]")
-@click.option("--state-dir", metavar="DIR", help="What survives a reboot  [/var/lib/volagent]")
-@click.option("--run-dir", metavar="DIR", help="What must not survive it  [/run/volagent]")
-@click.option(
-    "--listen",
-    multiple=True,
-    metavar="unix://PATH|https://ADDRESS:PORT",
-    help="Where to serve the API; repeatable  [RUN_DIR/volagent.sock]",
-)
-@click.option("--node-name", metavar="NAME", help="This machine's Node  [the host name]")
-@click.option(
-    "--drain-on-exit", is_flag=True, default=None, help="Take all volumes down before exiting"
-)
-def run(config: str | None, listen: tuple[str, ...], **given: Any) -> int:  # fmt: skip
+@_takes(_CONFIG, _ROOT_DIR, _STATE_DIR, _RUN_DIR, _LISTEN, _NODE_NAME, _DRAIN)
+def run(**given: Any) -> int:
     """Run the daemon in the foreground: store, API and node agent in one process.
 
     SIGTERM stops it without unmounting, so that pods run on through an upgrade; SIGHUP reads
     certificates and tokens again.
     """
-    overrides: dict[str, Any] = dict(given)
+    settings = _load(given)
+    from volagent.daemon.all_in_one import run as run_role  # much to load for who wants --help
+
+    return run_role(settings)
+
+
+@click.command()
+@_takes(_CONFIG, _STATE_DIR, _RUN_DIR, _LISTEN)
+def server(**given: Any) -> int:
+    """Run a server in the foreground: store, API and controllers. The volumes are on other
+    machines, each with `volagent agent`; give --listen https://ADDRESS:PORT for them.
+    """
+    settings = _load(given)
+    from volagent.daemon.server import run as run_role
+
+    return run_role(settings)
+
+
+@click.command()
+@_takes(_CONFIG, _SERVER, _ROOT_DIR, _STATE_DIR, _RUN_DIR, _LISTEN, _DRAIN)
+def agent(**given: Any) -> int:
+    """Run this machine's agent in the foreground, with the server that it has joined.
+
+    SIGTERM stops it without unmounting, so that pods run on through an upgrade.
+    """
+    settings = _load(given)
+    from volagent.daemon.agent import run as run_role
+
+    return run_role(settings)
+
+
+def _load(given: dict[str, Any]) -> Settings:
+    overrides = dict(given)
+    config = overrides.pop("config")
     for name in ("root_dir", "state_dir", "run_dir"):
-        if overrides[name]:
+        if overrides.get(name):
             overrides[name] = os.path.abspath(overrides[name])
-    if listen:
-        overrides["listen"] = listen
+    for name in ("listen", "servers"):
+        if not overrides.get(name):
+            overrides.pop(name, None)
     try:
-        settings = load_settings(config, overrides)
+        return load_settings(config, overrides)
     except SettingsError as error:
         raise UsageError(f"cannot read settings: {error}", hint=error.hint) from error
-    from volagent.daemon.all_in_one import (
-        run as run_daemon,  # much to load for one who wants --help
-    )
-
-    return run_daemon(settings)

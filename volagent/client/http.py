@@ -244,6 +244,10 @@ class HttpClient:
             options["dryRun"] = ["All"]
         return await self._ask("DELETE", _path(resource, namespace, name), body=options)
 
+    async def ask(self, method: str, path: str, body: Any = None) -> Document:
+        """A request for a path that names no resource; the answer's document."""
+        return await self._ask(method, path, body=body)
+
     async def _ask(
         self,
         method: str,

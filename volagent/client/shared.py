@@ -36,9 +36,15 @@ T = TypeVar("T")
 class Followed(Generic[T]):
     """The objects of one kind, for any number of listeners."""
 
-    def __init__(self, client: Client, resource: Resource, decode: Callable[[Document], T]) -> None:
+    def __init__(
+        self,
+        client: Client,
+        resource: Resource,
+        decode: Callable[[Document], T],
+        selection: Selection = Selection(),  # noqa: B008  # a frozen value
+    ) -> None:
         self._listeners: list[Listener[T]] = []
-        self.informer: Informer[T] = Informer(client, resource, Selection(), decode, self._spread)
+        self.informer: Informer[T] = Informer(client, resource, selection, decode, self._spread)
 
     def listen(self, listener: Listener[T]) -> None:
         """Hear of every change from now on: key, what was there, what is there now.
@@ -67,8 +73,11 @@ def _as(view: type[T]) -> Callable[[Document], T]:
 class SharedCopies:
     """What the controllers of one process know of the cluster."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, *, pods_of_node: str = "") -> None:
+        """`pods_of_node`: an agent may read the pods of its own node only."""
         self._client = client
+        own = f"spec.nodeName={pods_of_node}" if pods_of_node else ""
+        self._selections = {PODS: Selection(field_selector=own)}
         self._all: dict[Resource, Followed[Any]] = {}
         self.claims = self.follow(CLAIMS, PersistentVolumeClaim)
         self.volumes = self.follow(PERSISTENT_VOLUMES, PersistentVolume)
@@ -80,7 +89,9 @@ class SharedCopies:
         """Follow a kind, or share the copy that exists. Before `run` only."""
         followed = self._all.get(resource)
         if followed is None:
-            followed = self._all[resource] = Followed(self._client, resource, _as(view))
+            followed = self._all[resource] = Followed(
+                self._client, resource, _as(view), self._selections.get(resource, Selection())
+            )
         return followed
 
     @property

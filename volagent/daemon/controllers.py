@@ -17,6 +17,7 @@ from volagent.control.discover.decide import Rule
 from volagent.control.discover.run import Discovery
 from volagent.control.ephemeral.run import EphemeralController
 from volagent.control.expand.run import ExpandController
+from volagent.control.nodes.run import NodeLife
 from volagent.control.protect.run import ProtectionController
 from volagent.control.provision.run import ProvisionController
 from volagent.control.schedule.run import Scheduler
@@ -74,6 +75,7 @@ def make_server_controllers(
         "binder": Binder(copies, client, events, known),
         "scheduler": scheduler,
         "protection": ProtectionController(copies, client),
+        "node life": NodeLife(copies, client, events, clock, settings.lease.timeout_s),
         "ephemeral claims": EphemeralController(copies, client, events),
         **make_volume_controllers(settings, copies, client, events, clock, machine),
     }

@@ -10,6 +10,7 @@ from volagent import __version__
 from volagent.api.auth import ServiceAccountTokens, TokenAuthenticator, TokenFile, TokenFileError
 from volagent.api.authority import Authority
 from volagent.api.inprocess import InProcessClient
+from volagent.api.joining import BootstrapTokens, Joining
 from volagent.api.listen import ListenError, TlsListener, UnixListener, parse_listener
 from volagent.api.nodeview import NodeView
 from volagent.api.rbac import Authorizer
@@ -86,7 +87,9 @@ def make_serving(
 ) -> Serving:
     """The API of a server. `beside` lacks what is made here. Raises `StartError`."""
     settings, tokens, authority = process.settings, None, None
-    authenticators: list[TokenAuthenticator] = [ServiceAccountTokens(client, client.issuer)]
+    authenticators: list[TokenAuthenticator] = [
+        BootstrapTokens(client, process.clock), ServiceAccountTokens(client, client.issuer),
+    ]  # fmt: skip
     try:
         if _needs_authority(settings):
             authority = Authority(Path(settings.state_dir) / "pki", process.clock)
@@ -95,6 +98,11 @@ def make_serving(
             authenticators.insert(0, tokens)
     except (TokenFileError, TlsError) as error:
         raise StartError(str(error)) from error
+
+    def make_joining(address: Callable[[], str]) -> Joining | None:
+        if authority is None:
+            return None
+        return Joining(client, authority, process.clock, address)
 
     def find_obstacle() -> str | None:
         if recovered is not None and not recovered.is_set():
@@ -108,7 +116,12 @@ def make_serving(
         metrics=metrics,
         version=__version__,
         authenticators=authenticators,
-        beside=replace(beside, authorizer=Authorizer(copies), authority=authority),
+        beside=replace(
+            beside,
+            authorizer=Authorizer(copies),
+            authority=authority,
+            make_joining=make_joining,
+        ),
     )
     return Serving(
         settings, server, tokens=tokens, authority=authority,

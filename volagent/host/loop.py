@@ -145,8 +145,12 @@ def detach(device: BlockDevice) -> None:
         status = read_status(fd)
         if status is None or status.identity != device.identity:
             return
+        # A mkfs that outlived its agent may not have opened it exclusively yet, but has its lock.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
         fcntl.ioctl(fd, _LOOP_CLR_FD)
     except OSError as error:
+        if error.errno == errno.EWOULDBLOCK:
+            raise Busy("loop detach", device.path, errno.EBUSY, "it is being formatted") from error
         if error.errno != errno.ENXIO:  # ENXIO: free by now
             raise HostError("loop detach", device.path, error.errno or 0) from error
     finally:

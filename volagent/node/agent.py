@@ -42,7 +42,6 @@ from volagent.node.pods import PodEntry, PodWorker
 from volagent.node.pulled import PulledMounts
 from volagent.node.records import RecordBook
 from volagent.node.recovery import compare_with_kernel, find_outlived, suspect_everything
-from volagent.node.references import Reference
 from volagent.node.register import NodeReporter
 from volagent.node.report import EventReporter
 from volagent.node.tokens import TokenCache
@@ -51,6 +50,7 @@ from volagent.node.work import VolumeWorker
 from volagent.node.world import NodeWorld
 from volagent.objects.meta import Document, PodUid
 from volagent.objects.pod import Pod
+from volagent.objects.references import Reference
 from volagent.observe.logs import get_logger
 
 _log = get_logger("node")

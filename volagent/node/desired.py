@@ -34,12 +34,12 @@ from volagent.drivers.payload import (
     render,
 )
 from volagent.host.contract import OwnershipPolicy, Payload
-from volagent.node.references import Reference, environment_references
 from volagent.objects.meta import PodUid
 from volagent.objects.node_affinity import admits_node
 from volagent.objects.pod import Pod
 from volagent.objects.pod_claims import claim_source_of, find_mode_conflict, is_owned_by
 from volagent.objects.quantity import QuantityError, parse_bytes
+from volagent.objects.references import Reference, environment_references
 from volagent.objects.storage import (
     ConfigMap,
     PersistentVolume,

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection
 from volagent.drivers.contract import VolumeKey
 from volagent.node.desired import ResolvedPod, ResolvedVolume
 from volagent.node.plan import Wanted
-from volagent.node.references import Reference
 from volagent.objects.meta import PodUid
+from volagent.objects.references import Reference
 
 
 class DesiredIndex:

@@ -108,7 +108,7 @@ def describe_node(name: str, now: str) -> Document:
             "operatingSystem": "linux",
             "kubeletVersion": f"volagent-{__version__}",
             "bootID": read_boot_id(),
-            "machineID": "",
+            "machineID": read_machine_id(),
             "systemUUID": "",
             "containerRuntimeVersion": "",
             "kubeProxyVersion": "",
@@ -120,6 +120,15 @@ def read_boot_id() -> str:
     """The kernel's id of this boot."""
     with open("/proc/sys/kernel/random/boot_id") as file:
         return file.read().strip()
+
+
+def read_machine_id() -> str:
+    """systemd's id of this installation, or "" where there is none."""
+    try:
+        with open("/etc/machine-id") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
 
 
 def _architecture() -> str:

@@ -18,9 +18,9 @@ from volagent.client.contract import (
 from volagent.client.informer import Informer
 from volagent.drivers.payload import NodeFacts, TokenNeed
 from volagent.node.named import NamedObjects, StartTask
-from volagent.node.references import Reference
 from volagent.objects.meta import Document
 from volagent.objects.pod import Pod, read_pod
+from volagent.objects.references import Reference
 from volagent.objects.storage import (
     ConfigMap,
     Node,

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+HOSTNAME = "kubernetes.io/hostname"
+
 
 def admits_node(
     affinity: Mapping[str, Any] | None, labels: Mapping[str, str], name: str = ""
@@ -26,9 +28,22 @@ def term_admits(term: Mapping[str, Any], labels: Mapping[str, str], name: str = 
     fields = term.get("matchFields") or []
     if not expressions and not fields:
         return False
-    name = name or labels.get("kubernetes.io/hostname", "")
+    name = name or labels.get(HOSTNAME, "")
     return all(_fits(e, labels) for e in expressions) and all(
         _fits(f, {"metadata.name": name}) for f in fields
+    )
+
+
+def is_only_on(affinity: Mapping[str, Any] | None, hostname: str) -> bool:
+    """Whether every term asks for this host by its name, and for no other. False when malformed."""
+    required = affinity.get("required") if isinstance(affinity, Mapping) else None
+    terms = required.get("nodeSelectorTerms") if isinstance(required, Mapping) else None
+    if not isinstance(terms, list) or not terms:
+        return False
+    wanted = {"key": HOSTNAME, "operator": "In", "values": [hostname]}
+    return all(
+        isinstance(term, Mapping) and wanted in (term.get("matchExpressions") or ())
+        for term in terms
     )
 
 

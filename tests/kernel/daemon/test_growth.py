@@ -86,8 +86,7 @@ def test_file_system_grows_while_it_is_mounted(
     status = daemon.get(claim)["status"]
     assert "conditions" not in status
     assert "allocatedResourceStatuses" not in status
-    reasons = daemon.events(claim, "FileSystemResizeSuccessful")
-    assert reasons, daemon.events(claim)
+    daemon.wait_event(claim, "FileSystemResizeSuccessful")
     daemon.delete_gone(pod, claim)
 
 

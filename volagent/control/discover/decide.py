@@ -16,9 +16,9 @@ from typing import Literal
 
 from volagent.objects.annotations import PROVISIONED_BY, RECLAIM_PROTECTION
 from volagent.objects.meta import Document
+from volagent.objects.node_affinity import HOSTNAME
 from volagent.objects.storage import PersistentVolume
 
-HOSTNAME = "kubernetes.io/hostname"
 IDENTITY = "volagent.dev/local-identity"
 """Volume: what stood at its path when it was found."""
 CAPACITY_ENFORCED = "volagent.dev/capacity-enforced"

@@ -20,8 +20,8 @@ from volagent.host import exports, shown
 from volagent.host.errors import Absent, HostError
 from volagent.host.process import Helpers
 from volagent.objects.meta import Document
+from volagent.objects.node_affinity import HOSTNAME
 
-HOSTNAME = "kubernetes.io/hostname"
 PURGE_BUDGET_S = 30.0
 """Deleting goes on in the next call after so long, so that a large tree keeps no thread busy."""
 FOUND_KEEP_S = 86400

@@ -1,6 +1,9 @@
-"""Which objects a pod depends on beside its volumes. Pure."""
+"""Which secrets and configMaps a pod depends on. Pure."""
+
+from collections.abc import Iterator
 
 from volagent.objects.pod import Pod
+from volagent.objects.volumes import Volume
 
 Reference = tuple[str, str, str]
 """Kind, namespace and name of an object that a resolution depends on."""
@@ -23,3 +26,27 @@ def environment_references(pod: Pod) -> set[Reference]:
             if value is not None and value.secret_key_ref is not None:
                 references.add(("Secret", namespace, value.secret_key_ref.name))
     return references
+
+
+def volume_references(pod: Pod) -> set[Reference]:
+    """Secrets and configMaps that a pod's volumes name themselves, not through a claim."""
+    namespace = pod.metadata.namespace
+    return {
+        (kind, namespace, name)
+        for volume in pod.spec.volumes or ()
+        for kind, name in _sources_of(volume)
+    }
+
+
+def _sources_of(volume: Volume) -> Iterator[tuple[str, str]]:
+    if volume.secret is not None:
+        yield "Secret", volume.secret.secret_name
+    if volume.config_map is not None:
+        yield "ConfigMap", volume.config_map.name
+    if volume.csi is not None and volume.csi.node_publish_secret_ref is not None:
+        yield "Secret", volume.csi.node_publish_secret_ref.name
+    for source in (volume.projected.sources if volume.projected is not None else None) or ():
+        if source.secret is not None:
+            yield "Secret", source.secret.name
+        if source.config_map is not None:
+            yield "ConfigMap", source.config_map.name

@@ -1,0 +1,52 @@
+"""The API of an agent's own socket: questions about objects go to its server, as the node.
+
+So `volagent get` and `volagent apply` work on any VM, with the rights that its agent has.
+"""
+
+from typing import Any
+
+from volagent.api.apply_managers import OURSELVES, Writer
+from volagent.client.contract import BadRequest, Resource
+from volagent.client.http import HttpClient
+from volagent.objects.meta import Document
+
+
+class RemoteClient(HttpClient):
+    """A `ServedClient` that passes everything on; the server knows the writer by its connection."""
+
+    async def create(
+        self, resource: Resource, document: Document, namespace: str = "", *,
+        dry_run: bool = False, writer: Writer = OURSELVES,
+    ) -> Document:  # fmt: skip
+        """See `Client.create`."""
+        del writer
+        return await super().create(resource, document, namespace, dry_run=dry_run)
+
+    async def update(
+        self, resource: Resource, document: Document, namespace: str = "", *,
+        subresource: str = "", dry_run: bool = False, writer: Writer = OURSELVES,
+    ) -> Document:  # fmt: skip
+        """See `Client.update`."""
+        del writer
+        return await super().update(
+            resource, document, namespace, subresource=subresource, dry_run=dry_run
+        )
+
+    async def patch(
+        self, resource: Resource, name: str, patch: Any, namespace: str = "", *,
+        content_type: str = "application/merge-patch+json", subresource: str = "",
+        dry_run: bool = False, writer: Writer = OURSELVES,
+    ) -> Document:  # fmt: skip
+        """See `Client.patch`."""
+        del writer
+        return await super().patch(
+            resource, name, patch, namespace,
+            content_type=content_type, subresource=subresource, dry_run=dry_run,
+        )  # fmt: skip
+
+    async def apply(
+        self, resource: Resource, config: Document, namespace: str, writer: Writer, *,
+        force: bool = False, may_create: bool = True, subresource: str = "", dry_run: bool = False,
+    ) -> tuple[Document, bool]:  # fmt: skip
+        """Raises `BadRequest`."""
+        raise BadRequest("this is an agent's socket: apply on the server (kubectl, its kubeconfig)")
