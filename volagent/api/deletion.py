@@ -22,7 +22,7 @@ from volagent.client.contract import NAMESPACES, Resource
 from volagent.objects.meta import Document
 from volagent.store.contract import Mismatch, Stored
 
-PERMANENT_NAMESPACES = ("default", "kube-system")
+PERMANENT_NAMESPACES = ("default", "kube-system", "kube-node-lease")
 """Made at the first start; cannot be deleted."""
 
 _NAMESPACE_TRAITS = traits_of(NAMESPACES)

@@ -3,16 +3,61 @@
 So `volagent get` and `volagent apply` work on any VM, with the rights that its agent has.
 """
 
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from volagent.api.apply_managers import OURSELVES, Writer
-from volagent.client.contract import BadRequest, Resource
+from volagent.client.contract import (
+    PODS,
+    BadRequest,
+    Listing,
+    Resource,
+    Selection,
+    WatchEvent,
+)
 from volagent.client.http import HttpClient
 from volagent.objects.meta import Document
 
 
 class RemoteClient(HttpClient):
-    """A `ServedClient` that passes everything on; the server knows the writer by its connection."""
+    """A `ServedClient` that passes everything on; the server knows the writer by its connection.
+
+    Pods are those of the node: others may not be listed by it.
+    """
+
+    def __init__(self, server: str, node: str, tls: ssl.SSLContext) -> None:
+        super().__init__(server, tls=tls)
+        self._own_pods = f"spec.nodeName={node}"
+
+    async def list(
+        self, resource: Resource,
+        selection: Selection = Selection(),  # noqa: B008  # a frozen value
+        *, resource_version: str = "", limit: int = 0, continue_token: str = "",
+    ) -> Listing:  # fmt: skip
+        """See `Client.list`."""
+        return await super().list(
+            resource, self._narrow(resource, selection),
+            resource_version=resource_version, limit=limit, continue_token=continue_token,
+        )  # fmt: skip
+
+    def watch(
+        self, resource: Resource,
+        selection: Selection = Selection(),  # noqa: B008  # a frozen value
+        *, resource_version: str, bookmarks: bool = False,
+    ) -> AsyncIterator[Sequence[WatchEvent]]:  # fmt: skip
+        """See `Client.watch`."""
+        return super().watch(
+            resource, self._narrow(resource, selection),
+            resource_version=resource_version, bookmarks=bookmarks,
+        )  # fmt: skip
+
+    def _narrow(self, resource: Resource, selection: Selection) -> Selection:
+        terms = [term for term in selection.field_selector.split(",") if term]
+        if resource != PODS or self._own_pods in terms:
+            return selection
+        return replace(selection, field_selector=",".join([*terms, self._own_pods]))
 
     async def create(
         self, resource: Resource, document: Document, namespace: str = "", *,

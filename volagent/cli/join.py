@@ -59,10 +59,10 @@ def token() -> None:
 
 @token.command("create")
 @click.option("--ttl", "life_s", type=float, default=3600.0, show_default=True, metavar="SECONDS")
-@click.option("--server", metavar="URL", help="How the machines reach the server  [the listener]")
+@click.option("--address", metavar="URL", help="How the machines reach the server  [the listener]")
 @click.option("-o", "--output", "form", type=click.Choice(["json", "yaml"]), help="How to print")
 @talks_to_daemon
-def create_token(api: Api, life_s: float, server: str | None, form: str | None) -> None:
+def create_token(api: Api, life_s: float, address: str | None, form: str | None) -> None:
     """Make a join token, and print the command to run on the machine that is to join.
 
     Who has it can join as a new node until it expires: treat it as a password.
@@ -74,8 +74,8 @@ def create_token(api: Api, life_s: float, server: str | None, form: str | None) 
     if form:
         print_document(answer, form)
         return
-    address = server or answer["server"]
-    print_line(f"volagent join --server {address} --token {answer['token']}"
+    reached = address or answer["server"]
+    print_line(f"volagent join --server {reached} --token {answer['token']}"
                f" --ca-hash {answer['caHash']}")  # fmt: skip
 
 
@@ -105,7 +105,9 @@ def join(
                 body={"node": node, "request": request.request, "machineID": _read_machine_id()},
             )  # fmt: skip
         except Refused as refusal:
-            raise refusal.during(f"join as {node}") from refusal
+            told = refusal.during(f"join as {node}")
+            hint = "" if refusal.code == 409 else "make another token: `volagent token create`"
+            raise CommandError(told.message, hint=hint) from refusal
     credentials = Credentials(os.path.abspath(state_dir))
     try:
         credentials.keep_servers(servers)

@@ -54,7 +54,7 @@ async def _run(process: Process) -> None:
     with process.locked():
         async with (
             Supervisor() as tasks,
-            RemoteClient(settings.servers[0], tls=context) as client,
+            RemoteClient(settings.servers[0], settings.node_name, context) as client,
         ):
             node = make_node_side(
                 settings, client, process.helpers, process.clock, tasks.start, by_name=True

@@ -61,6 +61,9 @@ def until(
 class Daemon:
     """One `volagent run` and its directories; may be killed and started again."""
 
+    verb = "run"
+    """`server` and `agent` are the halves of a cluster."""
+
     def __init__(self, base: Path) -> None:
         self.base = base
         self.root, self.state, self.run = base / "root", base / "state", base / "run"
@@ -79,11 +82,14 @@ class Daemon:
             settings += "\n[auth]\nmount_service_account_token = false\n"
         config.write_text(settings)
         used = {"root": self.root, "state": self.state, "run": self.run, **directories}
+        if self.verb == "server":
+            del used["root"]
+        name = ("--node-name", "vm1") if self.verb == "run" else ()
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [
-                    str(Path(sys.executable).parent / "volagent"), "run",
-                    "--config", str(config), "--node-name", "vm1",
+                    str(Path(sys.executable).parent / "volagent"), self.verb,
+                    "--config", str(config), *name,
                     *(f"--{name}-dir={path}" for name, path in used.items()), *arguments,
                 ],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL,

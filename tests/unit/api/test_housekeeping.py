@@ -47,7 +47,7 @@ async def names(client, resource):
 async def test_first_start_makes_the_standard_namespaces_and_a_second_changes_nothing():
     store, clock = MemoryStore(), SetClock()
     client = await start(store, clock)
-    assert await names(client, NAMESPACES) == ["default", "kube-system"]
+    assert await names(client, NAMESPACES) == ["default", "kube-node-lease", "kube-system"]
     revision = store.revision
 
     await start(store, clock)
