@@ -161,6 +161,8 @@ class Settings(msgspec.Struct, frozen=True):
     """`unix:///path` or `https://address:port`; filled with the socket in `run_dir`."""
     node_name: str = ""
     """Filled with the host name."""
+    node_labels: dict[str, str] = {}
+    """Labels of this machine's Node: its zone, what kind of disks it has."""
     servers: tuple[str, ...] = ()
     """Where an agent finds its servers, `https://address:port`; those it has joined when empty."""
     image_dir: str = ""

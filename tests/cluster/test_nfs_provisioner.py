@@ -82,6 +82,42 @@ def test_well_known_class_makes_a_directory_per_claim_and_deletes_it_through_the
     assert site.on_server(f"cat {directory}/SUCCESS") == "hello\n"
 
 
+def wait_bound(node: VolagentNode, claim: Json) -> Json:
+    """The volume of a claim, once it has one."""
+    path = f"/api/v1/namespaces/default/persistentvolumeclaims/{claim['metadata']['name']}"
+    end_s = time.monotonic() + BOUND_S
+    while True:
+        found: Json = node.call("GET", path)
+        if found["status"]["phase"] == "Bound":
+            volume: Json = node.call(
+                "GET", f"/api/v1/persistentvolumes/{found['spec']['volumeName']}"
+            )
+            return volume
+        if time.monotonic() > end_s:
+            events = node.call("GET", "/api/v1/namespaces/default/events")["items"]
+            raise AssertionError([each["message"] for each in events])
+        time.sleep(0.2)
+
+
+def test_class_that_names_its_export_needs_nothing_in_the_settings(site: Site):
+    objects = example("nfs-class")
+    storage_class, claim = objects["StorageClass"], objects["PersistentVolumeClaim"]
+    storage_class["parameters"].update(server=site.server.address, path="/")
+    claim["spec"]["resources"]["requests"]["storage"] = "16Mi"  # the lab's disk is small
+    site.node.declare(storage_class, claim)
+    volume = wait_bound(site.node, claim)
+    assert volume["spec"]["nfs"] == {"server": site.server.address, "path": "/default/shared-data"}
+    site.on_server("echo kept >default/shared-data/file")
+    site.node.delete_gone(claim)
+    site.node.wait_gone({"kind": "PersistentVolume", "metadata": volume["metadata"]})
+    assert "shared-data" not in site.on_server("find . -path ./.volagent -prune -o -print")
+    entries = site.node.call("GET", "/apis/node.volagent.dev/v1/trash")["items"]
+    (entry,) = [each for each in entries if each["claim"] == "default/shared-data"]
+    assert entry["id"].startswith("nfs-subdir.volagent.dev/")
+    site.node.call("POST", "/apis/node.volagent.dev/v1/trash/restore", {"ids": [entry["id"]]})
+    assert site.on_server("cat default/shared-data/file") == "kept\n"
+
+
 def test_link_planted_in_the_export_leads_nowhere(site: Site):
     site.on_server("mkdir -p victim && echo precious >victim/file && ln -sfn victim team")
     storage_class = {

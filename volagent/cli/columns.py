@@ -58,23 +58,22 @@ def format_source(volume: Document) -> str:
     for kind, body in volume.items():
         if kind in _NO_SOURCES or not isinstance(body, dict):
             continue
-        match kind:
-            case "nfs":
-                return f"nfs {body.get('server')}:{body.get('path')}"
-            case "csi":
-                return f"{body.get('driver')} {body.get('volumeHandle') or ''}".rstrip()
-            case "hostPath" | "local":
-                return f"{kind} {body.get('path')}"
-            case "secret":
-                return f"secret {body.get('secretName')}"
-            case "configMap":
-                return f"configMap {body.get('name')}"
-            case "persistentVolumeClaim":
-                return f"claim {body.get('claimName')}"
-            case "emptyDir" if body.get("medium"):
-                return f"emptyDir {body['medium']}"
-        return kind
+        tell = _TELLING.get(kind)
+        return tell(body) if tell is not None else kind
     return "emptyDir"
+
+
+_TELLING: dict[str, Callable[[Document], str]] = {
+    "nfs": lambda body: f"nfs {body.get('server')}:{body.get('path')}",
+    "csi": lambda body: f"{body.get('driver')} {body.get('volumeHandle') or ''}".rstrip(),
+    "hostPath": lambda body: f"hostPath {body.get('path')}",
+    "local": lambda body: f"local {body.get('path')}",
+    "secret": lambda body: f"secret {body.get('secretName')}",
+    "configMap": lambda body: f"configMap {body.get('name')}",
+    "persistentVolumeClaim": lambda body: f"claim {body.get('claimName')}",
+    "emptyDir": lambda body: f"emptyDir {body.get('medium') or ''}".rstrip(),
+    "awsElasticBlockStore": lambda body: f"EBS {body.get('volumeID')}",
+}
 
 
 def _source_of_volume(document: Document) -> str:

@@ -28,7 +28,7 @@ from volagent.daemon.errors import StartError
 from volagent.daemon.node_side import NodeSide, make_node_side
 from volagent.daemon.process import Process, run_process
 from volagent.daemon.serving import Serving, open_listeners
-from volagent.node.agent import NodeAgent, Start
+from volagent.node.agent import Start
 from volagent.node.lease import LeaseKeeper
 from volagent.node.register import read_machine_id
 from volagent.observe.logs import get_logger
@@ -89,7 +89,7 @@ async def _serve(
     }
     await open_listeners(serving)
     start_loop("certificate", renewal)
-    await _register(agent)
+    await _register(node)
     start_loop("lease", lease.run())
     start_loop("agent", agent.run(start_loop))
     await agent.recovered.wait()
@@ -148,12 +148,12 @@ def _open(process: Process, credentials: Credentials) -> ssl.SSLContext:
         raise StartError(str(error), "join again: `volagent join`") from error
 
 
-async def _register(agent: NodeAgent) -> None:
+async def _register(node: NodeSide) -> None:
     """Make the Node; a server that does not answer is waited for."""
     failures = 0
     while True:
         try:
-            return await agent.node.register()
+            return await node.register()
         except ApiError as error:
             failures += 1
             if failures == 1:

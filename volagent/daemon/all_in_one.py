@@ -99,7 +99,7 @@ async def _serve(
     controllers: Controllers,
 ) -> None:
     agent = node.agent
-    await agent.node.register()
+    await node.register()
     start_loop("agent", agent.run(start_loop))
     await open_listeners(serving)
     await agent.recovered.wait()

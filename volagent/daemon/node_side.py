@@ -11,8 +11,10 @@ from typing import Any
 from volagent.aio.backoff import BackOff
 from volagent.aio.clock import Clock
 from volagent.client.contract import Client
+from volagent.daemon.cloud import find_zone, make_ec2
 from volagent.daemon.controllers import Machine
 from volagent.drivers import make_drivers
+from volagent.drivers.ebs.driver import EbsDriver
 from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
 from volagent.drivers.provisioning.table import make_local_provisioners
@@ -41,6 +43,13 @@ class NodeSide:
     machine: Machine
     """With the provisioners of volumes on this VM."""
     metrics: Callable[[], Awaitable[bytes]]
+
+    find_labels: Callable[[], Awaitable[dict[str, str]]]
+    """What this VM's Node is labelled with, beside what every Node is."""
+
+    async def register(self) -> None:
+        """Make the Node. Raises `ApiError`."""
+        await self.agent.node.register(await self.find_labels())
 
     def make_view(self, clock: Clock, recovery_s: Callable[[], float]) -> AgentView:
         """What answers questions about this node's pods."""
@@ -76,6 +85,11 @@ def make_node_side(
         image_dir=settings.image_dir,
         nfs_mount_timeout_s=settings.nfs.mount_timeout_s,
         nfs_unmount_timeout_s=settings.nfs.unmount_timeout_s,
+        ebs=(
+            EbsDriver(host, make_ec2(settings, clock), clock, settings.aws.device_links)
+            if settings.aws.enabled
+            else None
+        ),
     )
     node = describe_node(settings.node_name, "")
     address = next((a["address"] for a in node["addresses"] if a["type"] == "InternalIP"), "")
@@ -101,7 +115,12 @@ def make_node_side(
         directory_dir=settings.provision.directory_dir,
     )  # fmt: skip
     stats = VolumeStats(agent, start)
-    return NodeSide(agent, hand_over, Machine(host, helpers, provisioners), stats.render)
+
+    async def find_labels() -> dict[str, str]:
+        return {**await find_zone(settings, clock), **settings.node_labels}
+
+    machine = Machine(host, helpers, provisioners)
+    return NodeSide(agent, hand_over, machine, stats.render, find_labels)
 
 
 def _make_hand_over(

@@ -8,7 +8,7 @@ import asyncio
 import os
 import platform
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import psutil
 
@@ -19,6 +19,7 @@ from volagent.objects.meta import Document
 from volagent.observe.logs import get_logger
 
 GATHER_S = 0.1
+_NO_LABELS: Mapping[str, str] = {}
 RETRY_S = 5.0
 
 _log = get_logger("node")
@@ -41,12 +42,13 @@ class NodeReporter:
         """The volumes that must not be detached from this node may have changed."""
         self._changed.set()
 
-    async def register(self) -> None:
-        """Make the Node when it is missing. Raises `ApiError`."""
+    async def register(self, more_labels: Mapping[str, str] = _NO_LABELS) -> None:
+        """Make the Node when it is missing, and set its labels. Raises `ApiError`."""
         labels = {
             "kubernetes.io/hostname": self._name,
             "kubernetes.io/os": "linux",
             "kubernetes.io/arch": _architecture(),
+            **more_labels,
         }
         node: Document = {
             "apiVersion": "v1",
@@ -56,7 +58,9 @@ class NodeReporter:
         try:
             await self._client.create(NODES, node)
         except AlreadyExists:
-            return
+            if more_labels:
+                change = {"metadata": {"labels": dict(more_labels)}}
+                await self._client.patch(NODES, self._name, change)
 
     async def run(self) -> None:
         """Write the status whenever it changed, for ever."""

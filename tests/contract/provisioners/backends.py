@@ -3,16 +3,33 @@
 A backend outlives its provisioners: `start` makes a new one, as a daemon does that was killed.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
+from tests.moto_server import REGION, ZONE
 from tests.simulation.fake_provisioner import FakeProvisioner, FakeStorage
+from volagent.drivers.ebs.api import Ec2
+from volagent.drivers.ebs.credentials import Credentials
+from volagent.drivers.image import IMAGE
 from volagent.drivers.provisioning.contract import Provisioner
 from volagent.drivers.provisioning.directory import DIRECTORY, DirectoryProvisioner
+from volagent.drivers.provisioning.ebs import EbsProvisioner
 from volagent.drivers.provisioning.export import Export, in_pool
+from volagent.drivers.provisioning.image import ImageProvisioner
+from volagent.drivers.provisioning.image_copies import ImageCopies
+from volagent.drivers.provisioning.nfs import NfsSubdirProvisioner
+from volagent.drivers.provisioning.nfs_classes import (
+    NFS_SUBDIR,
+    KnownExports,
+    NfsClassProvisioner,
+)
 from volagent.host.process import Helpers
+from volagent.host.real import make_host
 
 
 class ManualClock:
@@ -46,6 +63,62 @@ def fake_backend(clock: ManualClock) -> Backend:
         lambda source: source["nfs"]["path"].removeprefix("/") in storage.volumes,
         clock,
     )
+
+
+def image_backend(clock: ManualClock, helpers: Helpers, path: Path) -> Backend:
+    export = str(path / "images")
+    host = make_host(helpers=helpers)
+
+    def start() -> Provisioner:
+        local = Export(in_pool(helpers), clock, export, IMAGE)
+        return ImageProvisioner(local, host, ImageCopies(host, helpers), "vm1", "vm1")
+
+    def holds(source: dict) -> bool:
+        return Path(export, source["csi"]["volumeAttributes"]["path"]).is_file()
+
+    return Backend(start, holds, clock)
+
+
+class LocalMount:
+    """An export that is a directory here: `NfsMount` to the provisioner, less the network."""
+
+    def __init__(self, helpers: Helpers, server: str, path: str, base: Path) -> None:
+        self.server = server
+        self.path = path
+        self.target = f"{base}{path}"
+        self._perform = in_pool(helpers)
+
+    async def perform(self, request: dict) -> dict:
+        return await self._perform({**request, "path": self.target})
+
+
+def nfs_backend(clock: ManualClock, helpers: Helpers, path: Path) -> Backend:
+    def make(server: str, export: str, _options: tuple[str, ...]) -> NfsSubdirProvisioner:
+        return NfsSubdirProvisioner(NFS_SUBDIR, LocalMount(helpers, server, export, path), clock)
+
+    def holds(source: dict) -> bool:
+        return Path(f"{path}{source['nfs']['path']}").is_dir()
+
+    parameters = {"server": "10.0.0.5", "path": "/srv/nfs", "archiveOnDelete": "false"}
+    known = KnownExports(path / "known")
+    return Backend(lambda: NfsClassProvisioner(make, known), holds, clock, parameters)
+
+
+def ebs_backend(clock: ManualClock, url: str) -> Backend:
+    ec2 = Ec2(Credentials(clock), clock, REGION, url, "i-0", ZONE)
+
+    def holds(source: dict) -> bool:
+        id = source["awsElasticBlockStore"]["volumeID"].rpartition("/")[2]
+        volume = _run_apart(ec2.find_volume(id))
+        return volume is not None and "volagent.dev/expires" not in volume.tags
+
+    return Backend(lambda: EbsProvisioner(ec2, clock), holds, clock, {"type": "gp3"})
+
+
+def _run_apart(call: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine to its end from inside another loop."""
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(asyncio.run, call).result()
 
 
 def directory_backend(clock: ManualClock, helpers: Helpers, path: Path) -> Backend:

@@ -62,6 +62,7 @@ def request_of(
         node=node.metadata.name if node is not None else annotations.get(SELECTED_NODE, ""),
         node_labels=(node.metadata.labels if node is not None else None) or {},
         allowed_topologies=tuple(storage_class.allowed_topologies or ()),
+        mount_options=tuple(storage_class.mount_options or ()),
         origin=origin,
     )
 

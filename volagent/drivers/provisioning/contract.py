@@ -66,6 +66,8 @@ class VolumeRequest(msgspec.Struct, frozen=True, kw_only=True):
     node_labels: Mapping[str, str] = {}
     allowed_topologies: tuple[dict[str, Any], ...] = ()
     """The class's `allowedTopologies`."""
+    mount_options: tuple[str, ...] = ()
+    """The class's, for a provisioner that mounts what it makes volumes in."""
     origin: Origin | None = None
 
 

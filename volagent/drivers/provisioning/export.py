@@ -161,13 +161,17 @@ class Export:
         return await self.purge(self._name_of(id))
 
     async def list_trash(self) -> list[TrashEntry]:
-        """All entries."""
+        """All entries of this provisioner: others may have volumes on the same export."""
         entries: list[TrashEntry] = []
         after = ""
         while True:
             answer = await self.ask("list_trash", after=after)
             found = answer.get("entries", [])
-            entries += [self._entry_of(record) for record in found]
+            entries += [
+                self._entry_of(record)
+                for record in found
+                if record["provisioner"] == self._provisioner
+            ]
             if not answer.get("more"):
                 return entries
             after = found[-1]["name"]

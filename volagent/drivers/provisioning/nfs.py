@@ -52,16 +52,7 @@ class NfsSubdirProvisioner:
         self, parameters: Mapping[str, str], mode: VolumeMode, access_modes: tuple[str, ...]
     ) -> None:
         """Raises `Rejected`."""
-        if mode is VolumeMode.BLOCK:
-            raise Rejected("NFS has no block devices", remedy="use volumeMode Filesystem")
-        for name in parameters:
-            if name not in (*_OWN, *_OWNERSHIP):
-                raise Rejected(
-                    f"unknown parameter {name!r} for {self.name}",
-                    remedy=f"parameters: {', '.join((*_OWN, *_OWNERSHIP))}",
-                )
-        _read_on_delete(parameters)
-        _ownership_of(parameters)
+        check_parameters(self.name, parameters, mode)
 
     async def create(self, request: VolumeRequest) -> ProvisionedVolume:
         """Make the directory, or find it made."""
@@ -130,6 +121,23 @@ class NfsSubdirProvisioner:
     async def sweep(self) -> float | None:
         """Delete what has expired."""
         return await self.export.sweep()
+
+
+def check_parameters(
+    provisioner: str, parameters: Mapping[str, str], mode: VolumeMode, more: tuple[str, ...] = ()
+) -> None:
+    """What classes may say, and `more`. Raises `Rejected`."""
+    if mode is VolumeMode.BLOCK:
+        raise Rejected("NFS has no block devices", remedy="use volumeMode Filesystem")
+    known = (*more, *_OWN, *_OWNERSHIP)
+    for name in parameters:
+        if name not in known:
+            raise Rejected(
+                f"unknown parameter {name!r} for {provisioner}",
+                remedy=f"parameters: {', '.join(known)}",
+            )
+    _read_on_delete(parameters)
+    _ownership_of(parameters)
 
 
 def _read_on_delete(parameters: Mapping[str, str]) -> str:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from volagent.aio.clock import Clock
 from volagent.drivers.image import IMAGE
@@ -11,6 +12,11 @@ from volagent.drivers.provisioning.export import Export, in_pool
 from volagent.drivers.provisioning.image import ImageProvisioner
 from volagent.drivers.provisioning.image_copies import ImageCopies
 from volagent.drivers.provisioning.nfs import NfsSubdirProvisioner
+from volagent.drivers.provisioning.nfs_classes import (
+    NFS_SUBDIR,
+    KnownExports,
+    NfsClassProvisioner,
+)
 from volagent.drivers.provisioning.nfs_mount import NfsMount
 from volagent.host.contract import Host
 from volagent.host.process import Helpers
@@ -33,11 +39,21 @@ def make_nfs_provisioners(
     names: Sequence[NfsName],
     *,
     work_dir: str,
+    state_dir: str,
     mount_timeout_s: float,
 ) -> ProvisionerTable:
-    """The provisioners of directories on NFS exports; their names are the operator's choice."""
-    return {
-        each.provisioner: NfsSubdirProvisioner(
+    """The provisioners of directories on NFS exports; their names are the operator's choice.
+
+    `nfs-subdir.volagent.dev` is always among them: its classes name the export.
+    """
+
+    def make(server: str, path: str, options: tuple[str, ...]) -> NfsSubdirProvisioner:
+        mount = NfsMount(host, helpers, server, path, options, work_dir, mount_timeout_s)
+        return NfsSubdirProvisioner(NFS_SUBDIR, mount, clock)
+
+    by_class = NfsClassProvisioner(make, KnownExports(Path(state_dir) / "nfs-exports"))
+    by_settings = [
+        NfsSubdirProvisioner(
             each.provisioner,
             NfsMount(
                 host, helpers, each.server, each.path, each.mount_options, work_dir,
@@ -46,7 +62,8 @@ def make_nfs_provisioners(
             clock,
         )
         for each in names
-    }  # fmt: skip
+    ]  # fmt: skip
+    return {by_class.name: by_class, **{each.name: each for each in by_settings}}
 
 
 def make_local_provisioners(
