@@ -166,8 +166,9 @@ def prepare_create(kind: str, document: Document) -> Document:
 def prepare_update(kind: str, old: Document, new: Document, *, subresource: str = "") -> Document:
     """The document that replaces `old`, with defaults filled in.
 
-    Of a sub-resource only the types are checked: what is outside it has not changed. Raises
-    `InvalidObject`, `MalformedObject`.
+    Of a sub-resource only the types are checked: what is outside it has not changed. What was
+    wrong with `old` already, by a rule that came later, is no error. Raises `InvalidObject`,
+    `MalformedObject`.
     """
     rules = _RULES.get(kind, _OTHER)
     if subresource:
@@ -178,18 +179,21 @@ def prepare_update(kind: str, old: Document, new: Document, *, subresource: str 
         spec = new.get("spec")
         if isinstance(spec, dict) and not spec.get(name):
             new = {**new, "spec": {**spec, name: old["spec"][name]}}
-    new = _prepare(kind, rules, new)
+    new = _prepare(kind, rules, new, old)
     errors = rules.validate_change(old, new)
     if errors:
         raise InvalidObject(kind, new["metadata"]["name"], errors)
     return new
 
 
-def _prepare(kind: str, rules: _Rules, document: Document) -> Document:
+def _prepare(kind: str, rules: _Rules, document: Document, old: Document | None = None) -> Document:
     if rules.base64_field:
         document = strip_base64(document, rules.base64_field)
     view = read_view(document, rules.view)
     errors = rules.validate(view, document)
+    if errors and old is not None:
+        known = rules.validate(read_view(old, rules.view), old)
+        errors = [error for error in errors if error not in known]
     if errors:
         raise InvalidObject(kind, view.metadata.name, errors)
     return rules.default(document)

@@ -316,3 +316,29 @@ def test_claim_that_is_going_is_left_alone():
     world = World(document, make_volume())
 
     assert not world.turn_of_claim()
+
+
+def test_claim_does_not_take_a_volume_that_is_being_deleted():
+    going = make_volume("Available")
+    going["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    world = World(make_claim(volumeName="pv"), going)
+    assert not world.turn_of_claim()
+    assert world.reports == [("FailedBinding", 'volume "pv" is being deleted')]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "policy", "phase"),
+    [
+        ({"pv.kubernetes.io/provisioned-by": "x"}, "Delete", "Released"),
+        ({"pv.kubernetes.io/provisioned-by": "x"}, "Retain", "Available"),
+        ({}, "Delete", "Available"),
+    ],
+)
+def test_volume_made_for_a_claim_that_went_with_another_is_nobody_elses(annotations, policy, phase):
+    reference = {**OURS, "uid": "c-uid"}
+    spare = make_volume("Bound", claimRef=reference, persistentVolumeReclaimPolicy=policy)
+    spare["metadata"]["annotations"] = {BOUND_BY_CONTROLLER: "yes", **annotations}
+    world = World(make_claim("Bound", {BIND_COMPLETED: "yes"}, volumeName="other"), spare)
+    while world.turn_of_volume():
+        pass
+    assert world.volume["status"]["phase"] == phase

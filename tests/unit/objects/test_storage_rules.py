@@ -199,3 +199,12 @@ def test_bound_claim_may_not_shrink() -> None:
 def test_claim_is_unchanged_when_only_the_writing_of_its_size_differs() -> None:
     same = make_claim(volumeName="pv", resources=request("1024Mi"))
     assert prepare_update("PersistentVolumeClaim", bound_claim(), same)
+
+
+def test_volume_that_an_older_version_took_can_still_be_changed_but_not_to_recycle():
+    stored = prepare_create("PersistentVolume", make_volume())
+    old = {**stored, "spec": {**stored["spec"], "persistentVolumeReclaimPolicy": "Recycle"}}
+    kept = {**old, "metadata": {**old["metadata"], "labels": {"a": "b"}}}
+    assert prepare_update("PersistentVolume", old, kept)["metadata"]["labels"] == {"a": "b"}
+    with pytest.raises(InvalidObject):
+        prepare_update("PersistentVolume", stored, old)

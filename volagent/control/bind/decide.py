@@ -196,6 +196,9 @@ def decide_claim(
         return Verdict(_bind(claim, ranked[0])) if ranked else _find_volume(claim, outlook)
     if named is None:
         return _pend(claim, "FailedBinding", f'volume "{claim.spec.volume_name}" not found')
+    if named.metadata.deletion_timestamp is not None:
+        text = f'volume "{named.metadata.name}" is being deleted'
+        return _pend(claim, "FailedBinding", text)
     if named.spec.claim_ref is None:
         problem = find_misfit(claim, named)
         if problem:
@@ -220,8 +223,11 @@ def decide_volume(volume: PersistentVolume, claim: PersistentVolumeClaim | None)
         return _release(volume)
     if claim.spec.volume_name == volume.metadata.name:
         return Verdict(_volume_phase(volume, "Bound"))
-    if claim.spec.volume_name:
-        return Verdict(FreeVolume(volume))  # the claim went with another volume
+    if claim.spec.volume_name:  # the claim went with another volume
+        made_for_it = PROVISIONED_BY in (volume.metadata.annotations or {})
+        if made_for_it and volume.spec.persistent_volume_reclaim_policy == "Delete":
+            return _release(volume)  # nobody else was meant to have it
+        return Verdict(FreeVolume(volume))
     return Verdict()  # being bound: the claim's turn
 
 
