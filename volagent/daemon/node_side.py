@@ -11,10 +11,8 @@ from typing import Any
 from volagent.aio.backoff import BackOff
 from volagent.aio.clock import Clock
 from volagent.client.contract import Client
-from volagent.daemon.cloud import find_zone, make_ec2
 from volagent.daemon.controllers import Machine
 from volagent.drivers import make_drivers
-from volagent.drivers.ebs.driver import EbsDriver
 from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
 from volagent.drivers.provisioning.table import make_local_provisioners
@@ -85,11 +83,6 @@ def make_node_side(
         image_dir=settings.image_dir,
         nfs_mount_timeout_s=settings.nfs.mount_timeout_s,
         nfs_unmount_timeout_s=settings.nfs.unmount_timeout_s,
-        ebs=(
-            EbsDriver(host, make_ec2(settings, clock), clock, settings.aws.device_links)
-            if settings.aws.enabled
-            else None
-        ),
     )
     node = describe_node(settings.node_name, "")
     address = next((a["address"] for a in node["addresses"] if a["type"] == "InternalIP"), "")
@@ -117,7 +110,7 @@ def make_node_side(
     stats = VolumeStats(agent, start)
 
     async def find_labels() -> dict[str, str]:
-        return {**await find_zone(settings, clock), **settings.node_labels}
+        return dict(settings.node_labels)
 
     machine = Machine(host, helpers, provisioners)
     return NodeSide(agent, hand_over, machine, stats.render, find_labels)

@@ -15,10 +15,8 @@ from volagent.api.surroundings import ObjectsAround
 from volagent.api.surroundings_nodes import NodesAround
 from volagent.api.tokens import TokenKeyError, load_key
 from volagent.client.shared import SharedCopies
-from volagent.daemon.cloud import make_ec2
 from volagent.daemon.errors import StartError
 from volagent.drivers.provisioning.contract import ProvisionerTable
-from volagent.drivers.provisioning.ebs import EbsProvisioner
 from volagent.drivers.provisioning.table import NfsName, make_nfs_provisioners
 from volagent.host.contract import Host
 from volagent.host.process import Helpers
@@ -79,13 +77,9 @@ def make_shared_provisioners(
         NfsName(each.provisioner, each.server, each.path, each.mount_options)
         for each in settings.provision.nfs
     ]
-    table = make_nfs_provisioners(
+    return make_nfs_provisioners(
         host, helpers, clock, names,
         work_dir=f"{settings.run_dir}/provision",
         state_dir=settings.state_dir,
         mount_timeout_s=settings.nfs.mount_timeout_s,
     )  # fmt: skip
-    if not settings.aws.enabled:
-        return table
-    ebs = EbsProvisioner(make_ec2(settings, clock), clock)
-    return {**table, ebs.name: ebs}

@@ -8,7 +8,6 @@ from typing import Any
 
 from volagent.drivers.api_backed import make_api_backed_drivers
 from volagent.drivers.contract import Driver, DriverName, DriverTable
-from volagent.drivers.ebs.driver import EbsDriver
 from volagent.drivers.empty_dir import EmptyDirDriver
 from volagent.drivers.host_path import HostPathDriver
 from volagent.drivers.image import ImageDriver
@@ -37,9 +36,8 @@ def make_drivers(
     image_dir: str,
     nfs_mount_timeout_s: float,
     nfs_unmount_timeout_s: float,
-    ebs: EbsDriver | None = None,
 ) -> DriverTable:
-    """Every driver of this node, by name. `ebs` when this machine is an instance of EC2."""
+    """Every driver of this node, by name."""
     drivers: tuple[Driver, ...] = (
         EmptyDirDriver(host),
         HostPathDriver(host),
@@ -48,6 +46,5 @@ def make_drivers(
         ImageDriver(host, image_dir),
         LocalDriver(host),
         NfsDriver(host, nfs_mount_timeout_s, nfs_unmount_timeout_s),
-        *((ebs,) if ebs is not None else ()),
     )
     return {driver.name: driver for driver in drivers}

@@ -54,7 +54,6 @@ API_BACKED = frozenset({"secret", "configMap", "downwardAPI", "projected"})
 _ATTRIBUTES = {
     "emptyDir": "empty_dir",
     "hostPath": "host_path",
-    "awsElasticBlockStore": "aws_elastic_block_store",
     "secret": "secret",
     "configMap": "config_map",
     "downwardAPI": "downward_api",

@@ -6,13 +6,7 @@ import msgspec
 
 from volagent.objects.meta import ObjectReference, TypedObject, View
 from volagent.objects.scheduling import Taint
-from volagent.objects.volumes import (
-    AWSElasticBlockStoreSource,
-    CSISource,
-    HostPathSource,
-    LocalSource,
-    NFSSource,
-)
+from volagent.objects.volumes import CSISource, HostPathSource, LocalSource, NFSSource
 
 
 class PersistentVolumeSpec(View, frozen=True):
@@ -29,7 +23,6 @@ class PersistentVolumeSpec(View, frozen=True):
     nfs: NFSSource | None = None
     local: LocalSource | None = None
     host_path: HostPathSource | None = None
-    aws_elastic_block_store: AWSElasticBlockStoreSource | None = None
     csi: CSISource | None = None
 
 

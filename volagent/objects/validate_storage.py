@@ -28,13 +28,7 @@ from volagent.objects.validate_volumes import (
     validate_host_path,
     validate_nfs,
 )
-from volagent.objects.volumes import (
-    PV_SOURCES,
-    AWSElasticBlockStoreSource,
-    CSISource,
-    LocalSource,
-    OtherSources,
-)
+from volagent.objects.volumes import PV_SOURCES, CSISource, LocalSource, OtherSources
 
 ACCESS_MODES = frozenset({"ReadWriteOnce", "ReadOnlyMany", "ReadWriteMany", "ReadWriteOncePod"})
 VOLUME_MODES = frozenset({"Filesystem", "Block"})
@@ -44,10 +38,7 @@ _RECYCLE = (
     " asked, and offer it to the next claim; use Delete, which goes through the trash, or Retain"
 )
 _OPERATORS = frozenset({"In", "NotIn", "Exists", "DoesNotExist", "Gt", "Lt"})
-_PARTITION_MAX = 255
-_OTHER_SOURCES = frozenset(f.encode_name for f in msgspec.structs.fields(OtherSources)) - frozenset(
-    PV_SOURCES
-)
+_OTHER_SOURCES = frozenset(f.encode_name for f in msgspec.structs.fields(OtherSources))
 _CLAIM_MUTABLE = (
     "spec is immutable after creation except resources.requests and volumeAttributesClassName for"
     " bound claims"
@@ -155,7 +146,6 @@ def _validate_pv_source(volume: PersistentVolume, raw: Document) -> list[FieldEr
     found = 0
     for name, source in (
         ("nfs", spec.nfs), ("local", spec.local), ("hostPath", spec.host_path), ("csi", spec.csi),
-        ("awsElasticBlockStore", spec.aws_elastic_block_store),
     ):  # fmt: skip
         if source is None:
             continue
@@ -170,20 +160,8 @@ def _validate_pv_source(volume: PersistentVolume, raw: Document) -> list[FieldEr
         errors += _validate_local(spec.local)
     if spec.host_path is not None:
         errors += validate_host_path(spec.host_path, "spec.hostPath")
-    if spec.aws_elastic_block_store is not None:
-        errors += _validate_ebs(spec.aws_elastic_block_store)
     if spec.csi is not None:
         errors += _validate_csi(spec.csi)
-    return errors
-
-
-def _validate_ebs(source: AWSElasticBlockStoreSource) -> list[FieldError]:
-    field, errors = "spec.awsElasticBlockStore", []
-    if not source.volume_id:
-        errors.append(required(f"{field}.volumeID"))
-    if source.partition is not None and not 0 <= source.partition <= _PARTITION_MAX:
-        text = f"must be between 0 and {_PARTITION_MAX}, inclusive"
-        errors.append(invalid(f"{field}.partition", source.partition, text))
     return errors
 
 

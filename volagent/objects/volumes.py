@@ -129,15 +129,6 @@ class LocalSource(View, frozen=True):
     fs_type: str | None = None
 
 
-class AWSElasticBlockStoreSource(View, frozen=True):
-    """`awsElasticBlockStore` of a PersistentVolume: a disk of Amazon's block store."""
-
-    volume_id: str = msgspec.field(default="", name="volumeID")
-    fs_type: str | None = None
-    partition: int | None = None
-    read_only: bool | None = None
-
-
 class CSISource(View, frozen=True):
     """`csi` of a PersistentVolume (with `volumeHandle`) or inline in a pod (without)."""
 
@@ -240,7 +231,6 @@ PV_SOURCES: dict[str, str] = {
     "nfs": "kubernetes.io/nfs",
     "local": "kubernetes.io/local-volume",
     "hostPath": "kubernetes.io/host-path",
-    "awsElasticBlockStore": "kubernetes.io/aws-ebs",
     "csi": "kubernetes.io/csi",
 }
 """Field of a PersistentVolume's spec → plugin name."""

@@ -3,22 +3,15 @@
 A backend outlives its provisioners: `start` makes a new one, as a daemon does that was killed.
 """
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
-from tests.moto_server import REGION, ZONE
 from tests.simulation.fake_provisioner import FakeProvisioner, FakeStorage
-from volagent.drivers.ebs.api import Ec2
-from volagent.drivers.ebs.credentials import Credentials
 from volagent.drivers.image import IMAGE
 from volagent.drivers.provisioning.contract import Provisioner
 from volagent.drivers.provisioning.directory import DIRECTORY, DirectoryProvisioner
-from volagent.drivers.provisioning.ebs import EbsProvisioner
 from volagent.drivers.provisioning.export import Export, in_pool
 from volagent.drivers.provisioning.image import ImageProvisioner
 from volagent.drivers.provisioning.image_copies import ImageCopies
@@ -102,23 +95,6 @@ def nfs_backend(clock: ManualClock, helpers: Helpers, path: Path) -> Backend:
     parameters = {"server": "10.0.0.5", "path": "/srv/nfs", "archiveOnDelete": "false"}
     known = KnownExports(path / "known")
     return Backend(lambda: NfsClassProvisioner(make, known), holds, clock, parameters)
-
-
-def ebs_backend(clock: ManualClock, url: str) -> Backend:
-    ec2 = Ec2(Credentials(clock), clock, REGION, url, "i-0", ZONE)
-
-    def holds(source: dict) -> bool:
-        id = source["awsElasticBlockStore"]["volumeID"].rpartition("/")[2]
-        volume = _run_apart(ec2.find_volume(id))
-        return volume is not None and "volagent.dev/expires" not in volume.tags
-
-    return Backend(lambda: EbsProvisioner(ec2, clock), holds, clock, {"type": "gp3"})
-
-
-def _run_apart(call: Coroutine[Any, Any, Any]) -> Any:
-    """Run a coroutine to its end from inside another loop."""
-    with ThreadPoolExecutor(1) as threads:
-        return threads.submit(asyncio.run, call).result()
 
 
 def directory_backend(clock: ManualClock, helpers: Helpers, path: Path) -> Backend:

@@ -5,19 +5,12 @@ import pytest
 from tests.contract.drivers.worlds import drivers_on
 from tests.simulation.fake_host import make_fake_host
 from tests.simulation.fake_kernel import FakeKernel
-from volagent.aio.clock import SystemClock
 from volagent.drivers import choose_driver
 from volagent.drivers.contract import Attaches, Publishes
-from volagent.drivers.ebs.api import Ec2
-from volagent.drivers.ebs.credentials import Credentials
-from volagent.drivers.ebs.driver import EbsDriver
 from volagent.drivers.layout import directory_name
 from volagent.objects.volumes import POD_SOURCES, PV_SOURCES
 
-HOST = make_fake_host(FakeKernel())
-CLOCK = SystemClock()
-EBS = EbsDriver(HOST, Ec2(Credentials(CLOCK), CLOCK, "eu-west-1"), CLOCK, "/dev/disk/by-id")
-DRIVERS = {**drivers_on(HOST), EBS.name: EBS}
+DRIVERS = drivers_on(make_fake_host(FakeKernel()))
 FIELDS = sorted({*POD_SOURCES, *PV_SOURCES} - {"csi"})
 
 
@@ -39,6 +32,4 @@ def test_driver_publishes_and_has_a_name_that_can_be_a_directory(name):
 
 def test_only_drivers_of_devices_attach():
     attaching = {name for name, driver in DRIVERS.items() if isinstance(driver, Attaches)}
-    assert attaching == {
-        "image.volagent.dev", "kubernetes.io/local-volume", "kubernetes.io/aws-ebs",
-    }  # fmt: skip
+    assert attaching == {"image.volagent.dev", "kubernetes.io/local-volume"}

@@ -286,9 +286,6 @@ def attached_volumes(pod: Pod, world: World) -> Iterator[tuple[str, str]]:
                 yield found.provisioner, f"{pod.metadata.namespace}/{name}"
         elif volume.spec.csi is not None:
             yield volume.spec.csi.driver, volume.spec.csi.volume_handle
-        elif volume.spec.aws_elastic_block_store is not None:
-            id = volume.spec.aws_elastic_block_store.volume_id.rpartition("/")[2]
-            yield "kubernetes.io/aws-ebs", id
 
 
 def exceeds_attach_limit(volumes: PodVolumes, state: NodeState, world: World) -> bool:
