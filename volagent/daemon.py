@@ -30,14 +30,17 @@ from volagent.api.surroundings import ObjectsAround
 from volagent.api.surroundings_nodes import NodesAround
 from volagent.api.tls import TlsError
 from volagent.api.tokens import TokenKeyError, load_key
+from volagent.block_store import describe_extras, open_block_store
 from volagent.client.shared import SharedCopies
 from volagent.control.provision.trash import TrashService
 from volagent.controllers import Controller, Machine, make_controllers
 from volagent.drivers import make_drivers
+from volagent.drivers.ebs.store import BlockStore
 from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
 from volagent.drivers.provisioning.table import (
     NfsName,
+    make_cloud_provisioners,
     make_local_provisioners,
     make_nfs_provisioners,
 )
@@ -129,6 +132,7 @@ class _Daemon:
     recovery_s: float = 0.0
     admission: Admission = field(default_factory=Admission)
     copies: SharedCopies = field(init=False)
+    block_store: BlockStore | None = None
 
     async def run(self) -> None:
         """Start, serve, stop."""
@@ -273,6 +277,7 @@ class _Daemon:
     ) -> tuple[NodeAgent, RuntimeHandOver]:
         settings = self.settings
         layout = Layout(os.path.realpath(settings.root_dir))
+        self.block_store = open_block_store(settings.aws, self.clock)
         host = make_host(helpers=self.helpers)
         drivers = make_drivers(
             host,
@@ -280,6 +285,7 @@ class _Daemon:
             image_dir=settings.image_dir,
             nfs_mount_timeout_s=settings.nfs.mount_timeout_s,
             nfs_unmount_timeout_s=settings.nfs.unmount_timeout_s,
+            block_store=self.block_store,
         )
         node = describe_node(settings.node_name, "")
         address = next((a["address"] for a in node["addresses"] if a["type"] == "InternalIP"), "")
@@ -290,6 +296,7 @@ class _Daemon:
             backoff=BackOff(settings.retry.first_s, settings.retry.max_s),
             resync_s=settings.resync_s,
             watch_devices=lambda on_event: watch_devices(self.helpers, on_event),
+            extras=describe_extras(settings.aws, self.block_store),
         )
         hand_over = self._make_hand_over(layout, address, node["allocatable"])
         book = RecordBook(f"{settings.run_dir}/records", boot_id=read_boot_id())
@@ -316,7 +323,9 @@ class _Daemon:
             work_dir=f"{settings.run_dir}/provision",
             mount_timeout_s=settings.nfs.mount_timeout_s,
         )  # fmt: skip
-        return Machine(host, self.helpers, {**provisioners, **on_servers})
+        return Machine(host, self.helpers, {
+            **provisioners, **on_servers, **make_cloud_provisioners(self.block_store),
+        })  # fmt: skip
 
     def _make_hand_over(
         self, layout: Layout, address: str, allocatable: dict[str, str]

@@ -12,7 +12,7 @@ From there on everything is an event that marks a key. For the event loop's thre
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -41,7 +41,7 @@ from volagent.node.pulled import PulledMounts
 from volagent.node.records import Held, RecordBook
 from volagent.node.recovery import compare_with_kernel, find_outlived, suspect_everything
 from volagent.node.references import Reference
-from volagent.node.register import NodeReporter
+from volagent.node.register import NodeExtras, NodeReporter
 from volagent.node.report import EventReporter
 from volagent.node.tokens import TokenCache
 from volagent.node.trace import Trace
@@ -73,6 +73,7 @@ class AgentConfig:
     """The safety net: how often everything is compared again although no event asked for it."""
     watch_devices: WatchDevices | None = None
     """How to hear of block devices that come and go; None: nothing tells."""
+    extras: NodeExtras = field(default_factory=NodeExtras)
 
 
 class NodeAgent:
@@ -151,7 +152,7 @@ class NodeAgent:
             await informer.synced.wait()
         await self._recover()
         start_loop("events", self.events.run())
-        start_loop("node status", self.node.run())
+        start_loop("node status", self.node.run(self._start, self.config.extras))
         for name, loop in self._hand_over.runner.loops(self._containers_changed):
             start_loop(name, loop)
         self.recovered.set()

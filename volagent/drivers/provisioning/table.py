@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from volagent.aio.clock import Clock
+from volagent.drivers.ebs.provisioner import EbsProvisioner
+from volagent.drivers.ebs.store import BlockStore
 from volagent.drivers.image import IMAGE
 from volagent.drivers.provisioning.contract import Provisioner, ProvisionerTable
 from volagent.drivers.provisioning.directory import DIRECTORY, DirectoryProvisioner
@@ -47,6 +49,14 @@ def make_nfs_provisioners(
         )
         for each in names
     }  # fmt: skip
+
+
+def make_cloud_provisioners(block_store: BlockStore | None) -> ProvisionerTable:
+    """The provisioners of disks elsewhere."""
+    if block_store is None:
+        return {}
+    provisioner = EbsProvisioner(block_store.cloud, block_store.volumes)
+    return {provisioner.name: provisioner}
 
 
 def make_local_provisioners(
