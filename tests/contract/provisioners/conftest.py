@@ -2,15 +2,26 @@
 
 import pytest
 
-from tests.contract.provisioners.backends import ManualClock, directory_backend, fake_backend
+from tests.contract.provisioners.backends import (
+    ManualClock,
+    directory_backend,
+    ebs_backend,
+    fake_backend,
+)
+from tests.moto_server import ENVIRONMENT
 from volagent.host.process import Helpers
 
-BACKENDS = ("fake", pytest.param("directory", marks=pytest.mark.root))
+BACKENDS = ("fake", "ebs", pytest.param("directory", marks=pytest.mark.root))
 
 
 @pytest.fixture(params=BACKENDS)
-async def backend(request, tmp_path):
+async def backend(request, tmp_path, monkeypatch):
     clock = ManualClock()
+    if request.param == "ebs":
+        for name, value in ENVIRONMENT.items():
+            monkeypatch.setenv(name, value)
+        yield ebs_backend(clock, request.getfixturevalue("moto"))
+        return
     if request.param == "fake":
         yield fake_backend(clock)
         return
