@@ -6,7 +6,6 @@ does (states that take time, quotas, eventual consistency) is tested with a scri
 
 import contextlib
 import ctypes
-import os
 import signal
 import socket
 import subprocess
@@ -23,7 +22,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SERVER = ROOT / ".venv" / "moto" / "bin" / "moto_server"
 REGION, ZONE = "us-east-1", "us-east-1a"
-ENVIRONMENT = {"AWS_ACCESS_KEY_ID": "AKIDTEST", "AWS_SECRET_ACCESS_KEY": "not-a-secret"}
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "AKIDTEST", "AWS_SECRET_ACCESS_KEY": "not-a-secret",
+    "AWS_EC2_METADATA_DISABLED": "true",
+}  # fmt: skip
 _PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None, use_errno=True)["prctl"]
 _START_S = 60.0
@@ -77,12 +79,13 @@ class MotoServer:
         }
 
     def attachments(self, instance_id: str) -> dict[str, int]:
-        """The volumes that are attached to a machine, with their sizes in GiB."""
+        """The volumes that were attached to a machine, with their sizes in GiB."""
         answer = self.call("DescribeVolumes")
         return {
             item.findtext("volumeId", ""): int(item.findtext("size", "0"))
             for item in answer.iterfind("volumeSet/item")
             if item.findtext("attachmentSet/item/instanceId") == instance_id
+            and item.findtext("attachmentSet/item/device") != "/dev/sda1"
         }
 
 
@@ -97,7 +100,7 @@ def running_server(log: Path) -> Iterator[MotoServer]:
     with log.open("wb") as output:
         process = subprocess.Popen(
             [str(SERVER), "-H", "127.0.0.1", "-p", str(port)],
-            stdout=output, stderr=output, stdin=subprocess.DEVNULL, preexec_fn=_die_with_pytest,
+            stdout=output, stderr=output, stdin=subprocess.DEVNULL, preexec_fn=die_with_pytest,
         )  # fmt: skip
     try:
         _wait_for(port, process, log)
@@ -117,11 +120,6 @@ def _wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
         time.sleep(0.02)
 
 
-def _die_with_pytest() -> None:
+def die_with_pytest() -> None:
+    """For a process that is started by a test: to end with it, also when that is killed."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def without_credentials_of_others(environment: os._Environ[str] | dict[str, str]) -> dict[str, str]:
-    """An environment in which only the test's own credentials are found."""
-    kept = {name: value for name, value in environment.items() if not name.startswith("AWS_")}
-    return {**kept, **ENVIRONMENT, "AWS_EC2_METADATA_DISABLED": "true"}

@@ -40,6 +40,7 @@ from volagent.drivers.contract import (
     VolumeSource,
     VolumeSpec,
 )
+from volagent.drivers.ebs import kept
 from volagent.drivers.ebs.api import Ec2Error, explained
 from volagent.drivers.ebs.cloud import Cloud, Place
 from volagent.drivers.ebs.names import (
@@ -356,6 +357,11 @@ def _refuse_unattachable(volume_id: str, found: EbsVolume | None, place: Place) 
         problem = Transient(
             f"{volume_id} does not exist",
             remedy="see its id, and the region and account that are used",
+        )
+    elif kept.is_trashed(found.tags):
+        problem = Rejected(
+            f"{volume_id} is in the trash until {found.tags[kept.EXPIRES]}",
+            remedy="have it back with `volagent trash restore`",
         )
     elif found.attachments:
         where = found.attachments[0]
