@@ -20,6 +20,10 @@ setup:  ## make .venv with volagent and its tools at the versions of requirement
 system-packages:  ## install the Debian packages that demo and tests want (as root; else say which)
 	@tests/setup/packages.sh tests
 
+.PHONY: moto
+moto: setup
+	@tests/setup/moto.sh
+
 .PHONY: demo-packages
 demo-packages:
 	@tests/setup/packages.sh demo
@@ -33,7 +37,7 @@ run: setup  ## run the daemon in the foreground; ARGS="..." are passed on
 	@exec $(bin)/volagent run $(ARGS)
 
 .PHONY: test
-test: setup system-packages  ## run every test (as root; without, those that need root are skipped)
+test: setup system-packages moto  ## run every test (as root; without, those that need root are skipped)
 	@$(bin)/pytest $(ARGS)
 
 .PHONY: check

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.moto_server import MotoServer, running_server
 from volagent.host import libc
 from volagent.host.mountinfo import MountinfoReader
 
@@ -120,3 +121,16 @@ def _list_descriptors() -> dict[int, str]:
         except FileNotFoundError:
             continue  # the descriptor of this very listing
     return found
+
+
+@pytest.fixture(scope="session")
+def _moto_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MotoServer]:
+    with running_server(tmp_path_factory.mktemp("moto") / "log") as server:
+        yield server
+
+
+@pytest.fixture
+def moto(_moto_server: MotoServer) -> MotoServer:
+    """An EC2 API with nothing in it."""
+    _moto_server.reset()
+    return _moto_server

@@ -124,6 +124,10 @@ class AwsSettings(msgspec.Struct, frozen=True):
     instance_id: str = ""
     """This machine; "" asks the instance's metadata service."""
     zone: str = ""
+    cluster: str = ""
+    """The tag KubernetesCluster of volumes made here; filled with the node's name."""
+    attach_limit: Annotated[int, msgspec.Meta(ge=0)] = 25
+    """How many volumes the scheduler lets be attached here."""
     device_links: str = "/dev/disk/by-id"
     """Where udev puts a link per volume id."""
 
@@ -311,11 +315,14 @@ def _fill(settings: Settings) -> Settings:
     if not provision.directory_dir:
         directory = f"{settings.state_dir}/volumes"
         provision = msgspec.structs.replace(provision, directory_dir=directory)
+    node_name = settings.node_name or socket.gethostname().lower()
+    cluster = settings.aws.cluster or node_name
     return msgspec.structs.replace(
         settings,
         provision=provision,
+        aws=msgspec.structs.replace(settings.aws, cluster=cluster),
         listen=tuple(settings.listen) or (f"unix://{settings.run_dir}/volagent.sock",),
-        node_name=settings.node_name or socket.gethostname().lower(),
+        node_name=node_name,
         image_dir=settings.image_dir or f"{settings.state_dir}/images",
         runtime=runtime,
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from tests.simulation.fake_calls import FakeCalls
 from tests.simulation.fake_kernel import Tree
 from volagent.host.contract import BlockDevice, CheckReport, Signature
-from volagent.host.errors import Absent, HostError
+from volagent.host.errors import Absent, Busy, HostError
 
 
 @dataclass
@@ -54,6 +54,16 @@ class FakeDevices(FakeCalls):
         if path not in self.kernel.loops:
             raise Absent("open", path, 2)
         return self._describe(path)
+
+    def find_disk(self, serial: str) -> BlockDevice | None:
+        return None
+
+    async def flush(self, device: BlockDevice) -> None:
+        await self.pause()
+        if self.identify(device.path).identity != device.identity:
+            raise Absent("open", device.path, 19)
+        if any(mount.entry.source == device.path for mount in self.kernel.mounts):
+            raise Busy("open", device.path, 16)
 
     def _describe(self, device: str) -> BlockDevice:
         path = self.kernel.loops[device]

@@ -11,7 +11,7 @@ EXAMPLES = Path(__file__).parents[2] / "config" / "examples"
 FILES = sorted(EXAMPLES.rglob("*.yaml"))
 KINDS = {
     "emptyDir", "hostPath", "secret", "configMap", "downwardAPI", "projected", "nfs",
-    "persistentVolumeClaim", "ephemeral",
+    "persistentVolumeClaim", "ephemeral", "awsElasticBlockStore",
 }  # fmt: skip
 
 

@@ -4,13 +4,14 @@ Composition for `volagent run` and `volagent agent`: they differ in the client a
 """
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from volagent.aio.backoff import BackOff
 from volagent.aio.clock import Clock
 from volagent.client.contract import Client
+from volagent.daemon.block_store import describe_extras, open_block_store
 from volagent.daemon.controllers import Machine
 from volagent.drivers import make_drivers
 from volagent.drivers.layout import Layout
@@ -42,12 +43,12 @@ class NodeSide:
     """With the provisioners of volumes on this VM."""
     metrics: Callable[[], Awaitable[bytes]]
 
-    find_labels: Callable[[], Awaitable[dict[str, str]]]
-    """What this VM's Node is labelled with, beside what every Node is."""
+    labels: Mapping[str, str]
+    """What the settings label this VM's Node with."""
 
     async def register(self) -> None:
         """Make the Node. Raises `ApiError`."""
-        await self.agent.node.register(await self.find_labels())
+        await self.agent.node.register(self.labels)
 
     def make_view(self, clock: Clock, recovery_s: Callable[[], float]) -> AgentView:
         """What answers questions about this node's pods."""
@@ -77,12 +78,14 @@ def make_node_side(
     """Build the node's half. `by_name`: secrets may only be read one by one, not listed."""
     layout = Layout(os.path.realpath(settings.root_dir))
     host = make_host(helpers=helpers)
+    block_store = open_block_store(settings.aws, clock)
     drivers = make_drivers(
         host,
         layout,
         image_dir=settings.image_dir,
         nfs_mount_timeout_s=settings.nfs.mount_timeout_s,
         nfs_unmount_timeout_s=settings.nfs.unmount_timeout_s,
+        block_store=block_store,
     )
     node = describe_node(settings.node_name, "")
     address = next((a["address"] for a in node["addresses"] if a["type"] == "InternalIP"), "")
@@ -94,6 +97,7 @@ def make_node_side(
         resync_s=settings.resync_s,
         watch_devices=lambda on_event: watch_devices(helpers, on_event),
         start_by_name=start if by_name else None,
+        extras=describe_extras(settings.aws, block_store),
     )
     hand_over = _make_hand_over(settings, clock, layout, address, node["allocatable"])
     book = RecordBook(f"{settings.run_dir}/records", boot_id=read_boot_id())
@@ -108,12 +112,8 @@ def make_node_side(
         directory_dir=settings.provision.directory_dir,
     )  # fmt: skip
     stats = VolumeStats(agent, start)
-
-    async def find_labels() -> dict[str, str]:
-        return dict(settings.node_labels)
-
     machine = Machine(host, helpers, provisioners)
-    return NodeSide(agent, hand_over, machine, stats.render, find_labels)
+    return NodeSide(agent, hand_over, machine, stats.render, settings.node_labels)
 
 
 def _make_hand_over(

@@ -15,9 +15,14 @@ from volagent.api.surroundings import ObjectsAround
 from volagent.api.surroundings_nodes import NodesAround
 from volagent.api.tokens import TokenKeyError, load_key
 from volagent.client.shared import SharedCopies
+from volagent.daemon.block_store import open_block_store
 from volagent.daemon.errors import StartError
 from volagent.drivers.provisioning.contract import ProvisionerTable
-from volagent.drivers.provisioning.table import NfsName, make_nfs_provisioners
+from volagent.drivers.provisioning.table import (
+    NfsName,
+    make_cloud_provisioners,
+    make_nfs_provisioners,
+)
 from volagent.host.contract import Host
 from volagent.host.process import Helpers
 from volagent.settings import Settings
@@ -77,9 +82,11 @@ def make_shared_provisioners(
         NfsName(each.provisioner, each.server, each.path, each.mount_options)
         for each in settings.provision.nfs
     ]
-    return make_nfs_provisioners(
+    on_servers = make_nfs_provisioners(
         host, helpers, clock, names,
         work_dir=f"{settings.run_dir}/provision",
         state_dir=settings.state_dir,
         mount_timeout_s=settings.nfs.mount_timeout_s,
     )  # fmt: skip
+    block_store = open_block_store(settings.aws, clock)
+    return {**on_servers, **make_cloud_provisioners(block_store)}

@@ -8,6 +8,8 @@ from typing import Any
 
 from volagent.drivers.api_backed import make_api_backed_drivers
 from volagent.drivers.contract import Driver, DriverName, DriverTable
+from volagent.drivers.ebs.driver import EbsDriver
+from volagent.drivers.ebs.store import BlockStore
 from volagent.drivers.empty_dir import EmptyDirDriver
 from volagent.drivers.host_path import HostPathDriver
 from volagent.drivers.image import ImageDriver
@@ -36,6 +38,7 @@ def make_drivers(
     image_dir: str,
     nfs_mount_timeout_s: float,
     nfs_unmount_timeout_s: float,
+    block_store: BlockStore | None = None,
 ) -> DriverTable:
     """Every driver of this node, by name."""
     drivers: tuple[Driver, ...] = (
@@ -47,4 +50,6 @@ def make_drivers(
         LocalDriver(host),
         NfsDriver(host, nfs_mount_timeout_s, nfs_unmount_timeout_s),
     )
+    if block_store is not None:
+        drivers += (EbsDriver(host, block_store.cloud, block_store.volumes),)
     return {driver.name: driver for driver in drivers}

@@ -104,6 +104,8 @@ class HeldDevice(msgspec.Struct, frozen=True):
     identity: str
     size_bytes: int = 0
     read_only: bool = False
+    handle: str = ""
+    """What its driver gives it back by, where the device itself does not tell: a volume's id."""
 
 
 class HeldMount(msgspec.Struct, frozen=True):

@@ -11,10 +11,11 @@ from typing import Final
 
 from volagent.host import loop, paths
 from volagent.host.contract import BlockDevice
-from volagent.host.errors import Absent, HostError
+from volagent.host.errors import Absent, Busy, HostError
 
 _LOOP_MAJOR: Final = 7
 _SECTOR_BYTES: Final = 512
+_DISKS: Final = "/sys/block"
 # The best first: what the device itself says of itself, world-wide, then its maker's number.
 _IDENTITIES: Final = (
     ("dm", "dm/uuid"),
@@ -47,6 +48,46 @@ def identify(path: str) -> BlockDevice:
         int(size) * _SECTOR_BYTES,
         _read(number, "ro") == "1",
     )
+
+
+def find_disk(serial: str) -> BlockDevice | None:
+    """The disk that says this serial number of itself. Raises `HostError`."""
+    for name in sorted(os.listdir(_DISKS)):
+        try:
+            with open(f"{_DISKS}/{name}/device/serial", errors="replace") as file:
+                found = file.read().strip()
+        except OSError:
+            continue  # it has none, or went while we look
+        if found == serial:
+            try:
+                return identify(f"/dev/{name}")
+            except Absent:
+                return None
+    return None
+
+
+def flush(path: str, identity: str) -> None:
+    """Write out what is cached for a device that nobody holds. May hang: not for the daemon.
+
+    The exclusive open fails while the device, or a part of it, is mounted in any mount namespace.
+    Raises `Busy`, `Absent`, `HostError`.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC)
+    except OSError as error:
+        kind = {errno.EBUSY: Busy}.get(error.errno or 0, HostError)
+        if error.errno in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
+            kind = Absent
+        raise kind("open", path, error.errno or 0, "exclusively") from error
+    try:
+        found = identify(path)
+        if found.identity != identity:
+            raise Absent("open", path, errno.ENODEV, f"it is {found.identity} now")
+        os.fsync(fd)
+    except OSError as error:
+        raise HostError("fsync", path, error.errno or 0) from error
+    finally:
+        os.close(fd)
 
 
 def _find_identity(path: str, number: str) -> str:

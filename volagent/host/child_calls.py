@@ -84,6 +84,14 @@ def find_content(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"offset": blank.find_content(arguments["path"])}
 
 
+def flush_device(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Write out what is cached for the block device at `path` of this `identity`."""
+    from volagent.host import block_devices
+
+    block_devices.flush(arguments["path"], arguments["identity"])
+    return {}
+
+
 def share_file(arguments: dict[str, Any]) -> dict[str, Any]:
     """Copy the file at `path` to `target` by sharing its blocks, `freeze` held still: `shared`."""
     from volagent.host import clone
@@ -114,6 +122,7 @@ OPERATIONS = {
     "bind_sub_path": bind_sub_path,
     "probe_path": probe_path,
     "find_content": find_content,
+    "flush_device": flush_device,
     "export": export,
     "share_file": share_file,
     "copy_file": copy_file,

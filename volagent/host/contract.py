@@ -391,6 +391,16 @@ class Devices(Protocol):
     def identify(self, path: str) -> BlockDevice:
         """The block device at a path (links followed). Raises `Absent`, `HostError`."""
 
+    def find_disk(self, serial: str) -> BlockDevice | None:
+        """The disk that says this serial number of itself. Raises `HostError`."""
+
+    async def flush(self, device: BlockDevice) -> None:
+        """Write out what is cached for a device that nobody holds, before it is taken away.
+
+        Raises `Busy` (it, or a part of it, is mounted or in use by another device), `Absent` (it
+        is gone, or another one is in its place), `TimedOut`.
+        """
+
     async def probe(self, device: str) -> Signature:
         """What is on a device. Raises `HostError` when any part could not be read."""
 

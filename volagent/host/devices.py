@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PROBE_TIMEOUT_S: Final = 60.0
 FORMAT_TIMEOUT_S: Final = 600.0
 CHECK_TIMEOUT_S: Final = 3600.0
+FLUSH_TIMEOUT_S: Final = 300.0
 GROW_TIMEOUT_S: Final = 600.0
 GROWN_BYTES_MIN: Final = 1 << 20
 """A file system may leave this much at the end of its device: less than a group of blocks."""
@@ -78,6 +79,17 @@ class RealDevices:
     def identify(self, path: str) -> BlockDevice:
         """The block device at a path."""
         return block_devices.identify(path)
+
+    def find_disk(self, serial: str) -> BlockDevice | None:
+        """The disk with this serial number."""
+        return block_devices.find_disk(serial)
+
+    async def flush(self, device: BlockDevice) -> None:
+        """Write out what is cached for a device that nobody holds."""
+        await self._helpers.call(
+            "flush_device", {"path": device.path, "identity": device.identity},
+            backend=_backend(device.path), timeout_s=FLUSH_TIMEOUT_S,
+        )  # fmt: skip
 
     async def probe(self, device: str) -> Signature:
         """What is on a device."""

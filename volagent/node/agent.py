@@ -12,7 +12,7 @@ From there on everything is an event that marks a key. For the event loop's thre
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -42,7 +42,7 @@ from volagent.node.pods import PodEntry, PodWorker
 from volagent.node.pulled import PulledMounts
 from volagent.node.records import RecordBook
 from volagent.node.recovery import compare_with_kernel, find_outlived, suspect_everything
-from volagent.node.register import NodeReporter
+from volagent.node.register import NodeExtras, NodeReporter
 from volagent.node.report import EventReporter
 from volagent.node.tokens import TokenCache
 from volagent.node.trace import Trace
@@ -77,6 +77,7 @@ class AgentConfig:
     """How to hear of block devices that come and go; None: nothing tells."""
     start_by_name: StartTask | None = None
     """Follows secrets and configMaps by the names that pods give; None: they can be listed."""
+    extras: NodeExtras = field(default_factory=NodeExtras)
 
 
 class NodeAgent:
@@ -161,7 +162,7 @@ class NodeAgent:
         await self.world.read_named({each for one in resolved for each in one.references})
         await self._recover()
         start_loop("events", self.events.run())
-        start_loop("node status", self.node.run())
+        start_loop("node status", self.node.run(self._start, self.config.extras))
         for name, loop in self._hand_over.runner.loops(self._containers_changed):
             start_loop(name, loop)
         self.recovered.set()

@@ -59,6 +59,7 @@ _ATTRIBUTES = {
     "downwardAPI": "downward_api",
     "projected": "projected",
     "nfs": "nfs",
+    "awsElasticBlockStore": "aws_elastic_block_store",
     "csi": "csi",
     "local": "local",
 }
@@ -186,6 +187,9 @@ class Resolver:
             target = self.layout.volume(uid, driver.name, volume.name)
         use = _publication(pod, target, read_only=read_only, payload=payload)
         phases = driver.phases(spec.options, spec.mode)
+        if Phase.STAGE in phases:
+            # Its global mount is named after it, and other pods may have a volume of this name.
+            spec = msgspec.structs.replace(spec, name=f"{uid}-{volume.name}")
         return ResolvedVolume(volume.name, spec, source, phases, use, read_only)
 
     def _resolve_claim(

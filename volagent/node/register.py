@@ -8,21 +8,35 @@ import asyncio
 import os
 import platform
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import psutil
 
 from volagent import __version__
 from volagent.aio.clock import Clock, format_time
 from volagent.client.contract import NODES, AlreadyExists, ApiError, Client
+from volagent.drivers.errors import DriverError
 from volagent.objects.meta import Document
 from volagent.observe.logs import get_logger
 
 GATHER_S = 0.1
 _NO_LABELS: Mapping[str, str] = {}
 RETRY_S = 5.0
+LABEL_RETRY_S = 15.0
 
 _log = get_logger("node")
+
+
+@dataclass(frozen=True, slots=True)
+class NodeExtras:
+    """What is told of the Node beyond what this machine knows by itself."""
+
+    fetch_labels: Callable[[], Awaitable[Mapping[str, str]]] | None = None
+    """Whoever knows more labels; may fail with a `DriverError` and is then asked again."""
+    limits: Mapping[str, str] = field(default_factory=dict)
+    """Resources beyond processors and memory, such as places for disks."""
 
 
 class NodeReporter:
@@ -62,22 +76,40 @@ class NodeReporter:
                 change = {"metadata": {"labels": dict(more_labels)}}
                 await self._client.patch(NODES, self._name, change)
 
-    async def run(self) -> None:
-        """Write the status whenever it changed, for ever."""
+    async def _label(self, fetch_labels: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
+        while True:
+            try:
+                labels = dict(await fetch_labels())
+                await self._client.patch(NODES, self._name, {"metadata": {"labels": labels}})
+            except (ApiError, DriverError) as error:
+                _log.warning("node not labelled", error=str(error), retry_s=LABEL_RETRY_S)
+                await asyncio.sleep(LABEL_RETRY_S)
+            else:
+                _log.info("node labelled", labels=labels)
+                return
+
+    async def run(
+        self, start: Callable[[str, Coroutine[Any, Any, None]], object], extras: NodeExtras
+    ) -> None:
+        """Write the status whenever it changed, for ever; the labels once they are known."""
+        if extras.fetch_labels is not None:
+            start("node labels", self._label(extras.fetch_labels))
         while True:
             await self._changed.wait()
             await asyncio.sleep(GATHER_S)
             self._changed.clear()
             try:
-                await self._write()
+                await self._write(extras.limits)
             except ApiError as error:
                 _log.warning("node status not written", error=error.message)
                 self._changed.set()
                 await asyncio.sleep(RETRY_S)
 
-    async def _write(self) -> None:
+    async def _write(self, limits: Mapping[str, str]) -> None:
         node = await self._client.get(NODES, self._name)
         status = describe_node(self._name, format_time(self._clock.wall()))
+        status["capacity"] = {**status["capacity"], **limits}
+        status["allocatable"] = {**status["allocatable"], **limits}
         status["volumesInUse"] = self._in_use() or None
         old = node.get("status", {}).get("conditions", [])
         if old and old[0].get("status") == "True":

@@ -6,7 +6,13 @@ import msgspec
 
 from volagent.objects.meta import ObjectReference, TypedObject, View
 from volagent.objects.scheduling import Taint
-from volagent.objects.volumes import CSISource, HostPathSource, LocalSource, NFSSource
+from volagent.objects.volumes import (
+    CSISource,
+    EBSSource,
+    HostPathSource,
+    LocalSource,
+    NFSSource,
+)
 
 
 class PersistentVolumeSpec(View, frozen=True):
@@ -23,6 +29,7 @@ class PersistentVolumeSpec(View, frozen=True):
     nfs: NFSSource | None = None
     local: LocalSource | None = None
     host_path: HostPathSource | None = None
+    aws_elastic_block_store: EBSSource | None = None
     csi: CSISource | None = None
 
 

@@ -25,6 +25,7 @@ from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
 from volagent.objects.validate_meta import validate_metadata
 from volagent.objects.validate_volumes import (
     validate_driver_name,
+    validate_ebs,
     validate_host_path,
     validate_nfs,
 )
@@ -146,6 +147,7 @@ def _validate_pv_source(volume: PersistentVolume, raw: Document) -> list[FieldEr
     found = 0
     for name, source in (
         ("nfs", spec.nfs), ("local", spec.local), ("hostPath", spec.host_path), ("csi", spec.csi),
+        ("awsElasticBlockStore", spec.aws_elastic_block_store),
     ):  # fmt: skip
         if source is None:
             continue
@@ -160,6 +162,8 @@ def _validate_pv_source(volume: PersistentVolume, raw: Document) -> list[FieldEr
         errors += _validate_local(spec.local)
     if spec.host_path is not None:
         errors += validate_host_path(spec.host_path, "spec.hostPath")
+    if spec.aws_elastic_block_store is not None:
+        errors += validate_ebs(spec.aws_elastic_block_store, "spec.awsElasticBlockStore")
     if spec.csi is not None:
         errors += _validate_csi(spec.csi)
     return errors

@@ -32,6 +32,7 @@ from volagent.objects.volumes import (
     ConfigMapSource,
     DownwardAPISource,
     DownwardItem,
+    EBSSource,
     EmptyDirSource,
     EphemeralSource,
     HostPathSource,
@@ -297,6 +298,15 @@ def validate_nfs(source: NFSSource, field: str) -> list[FieldError]:
     return errors + _validate_path(source.path, f"{field}.path", check_absolute_path)
 
 
+def validate_ebs(source: EBSSource, field: str) -> list[FieldError]:
+    """`awsElasticBlockStore`, of a pod or a PersistentVolume."""
+    errors = [] if source.volume_id else [required(f"{field}.volumeID")]
+    if source.partition is not None and not 0 <= source.partition <= 255:
+        text = "must be between 0 and 255, inclusive"
+        errors.append(invalid(f"{field}.partition", source.partition, text))
+    return errors
+
+
 def validate_driver_name(driver: str, field: str) -> list[FieldError]:
     """The name of a CSI driver."""
     if not driver:
@@ -354,6 +364,7 @@ _VALIDATE: dict[str, Callable[[Any, str], list[FieldError]]] = {
     "downwardAPI": _validate_downward,
     "projected": _validate_projected,
     "nfs": validate_nfs,
+    "awsElasticBlockStore": validate_ebs,
     "csi": _validate_csi,
     "persistentVolumeClaim": _validate_claim,
     "ephemeral": _validate_ephemeral,

@@ -129,6 +129,15 @@ class LocalSource(View, frozen=True):
     fs_type: str | None = None
 
 
+class EBSSource(View, frozen=True):
+    """`awsElasticBlockStore`, of a pod or a PersistentVolume: a disk of Amazon's block store."""
+
+    volume_id: str = msgspec.field(name="volumeID")
+    fs_type: str | None = None
+    partition: int | None = None
+    read_only: bool | None = None
+
+
 class CSISource(View, frozen=True):
     """`csi` of a PersistentVolume (with `volumeHandle`) or inline in a pod (without)."""
 
@@ -185,6 +194,7 @@ class Volume(View, frozen=True):
     downward_api: DownwardAPISource | None = msgspec.field(default=None, name="downwardAPI")
     projected: ProjectedSource | None = None
     nfs: NFSSource | None = None
+    aws_elastic_block_store: EBSSource | None = None
     csi: InlineCSISource | None = None
     persistent_volume_claim: ClaimSource | None = None
     ephemeral: EphemeralSource | None = None
@@ -193,7 +203,6 @@ class Volume(View, frozen=True):
 class OtherSources(View, frozen=True):
     """Sources Kubernetes knows and volagent has no driver for; decoded only to name them."""
 
-    aws_elastic_block_store: Any = None
     azure_disk: Any = None
     azure_file: Any = None
     cephfs: Any = None
@@ -223,6 +232,7 @@ POD_SOURCES: dict[str, str] = {
     "downwardAPI": "kubernetes.io/downward-api",
     "projected": "kubernetes.io/projected",
     "nfs": "kubernetes.io/nfs",
+    "awsElasticBlockStore": "kubernetes.io/aws-ebs",
     "csi": "kubernetes.io/csi",
 }
 """Field of a pod's volume → plugin name, as the kubelet has it (`/` becomes `~` on disk)."""
@@ -231,6 +241,7 @@ PV_SOURCES: dict[str, str] = {
     "nfs": "kubernetes.io/nfs",
     "local": "kubernetes.io/local-volume",
     "hostPath": "kubernetes.io/host-path",
+    "awsElasticBlockStore": "kubernetes.io/aws-ebs",
     "csi": "kubernetes.io/csi",
 }
 """Field of a PersistentVolume's spec → plugin name."""

@@ -14,8 +14,11 @@ from typing import Protocol
 
 from tests.simulation.fake_host import make_fake_host
 from tests.simulation.fake_kernel import FakeKernel, Tree
+from volagent.aio.clock import SystemClock
 from volagent.drivers import make_drivers
 from volagent.drivers.contract import DriverTable, HeldMount
+from volagent.drivers.ebs.cloud import EbsConfig
+from volagent.drivers.ebs.store import make_block_store
 from volagent.drivers.layout import Layout
 from volagent.host import libc
 from volagent.host.contract import Host
@@ -118,6 +121,7 @@ def drivers_on(host: Host) -> DriverTable:
         image_dir="/var/lib/volagent/images",
         nfs_mount_timeout_s=30.0,
         nfs_unmount_timeout_s=30.0,
+        block_store=make_block_store(EbsConfig(cluster="vm1"), SystemClock()),
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.loop_leftovers import give_back, owned_directory
 from volagent.host.contract import BlockDevice
-from volagent.host.errors import Absent, HostError
+from volagent.host.errors import Absent, Busy, HostError
 
 MIB = 1 << 20
 SIZE = 32 * MIB
@@ -112,6 +112,31 @@ async def test_file_system_survives_its_device(world, devices, image):
         await devices.detach_loop(device)
         device = await devices.attach_loop(image, read_only=False)
     await devices.detach_loop(device)
+
+
+async def test_device_is_flushed_only_while_nobody_has_it(world, devices, image):
+    await devices.create_image(image, size_bytes=SIZE)
+    device = await devices.attach_loop(image, read_only=False)
+    await devices.make_filesystem(device, fs_type="ext4")
+    await devices.flush(device)
+    target = f"{world.root}/held"
+    world.host.trees.ensure_dir(target, mode=0o755)
+    await world.host.mounts.mount_device(
+        device.path, target, fs_type="ext4", options=(), read_only=False
+    )
+    with pytest.raises(Busy):
+        await devices.flush(device)
+    await world.host.mounts.unmount_slowly(
+        target, backend="device", timeout_s=30, force=False, lazy=False
+    )
+    await devices.flush(device)
+    with pytest.raises(Absent):
+        await devices.flush(BlockDevice(device.path, device.number, "loop:0:0", 0))
+    await devices.detach_loop(device)
+
+
+def test_disk_is_not_found_by_a_serial_number_that_none_has(devices):
+    assert devices.find_disk("vol0123456789abcdef0") is None
 
 
 async def test_unknown_device_is_absent(devices, world):

@@ -8,7 +8,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from tests.moto_server import REGION, ZONE, MotoServer
 from tests.simulation.fake_provisioner import FakeProvisioner, FakeStorage
+from volagent.drivers.ebs.api import Ec2
+from volagent.drivers.ebs.cloud import Cloud, EbsConfig
+from volagent.drivers.ebs.kept import is_trashed
+from volagent.drivers.ebs.provisioner import EbsProvisioner
+from volagent.drivers.ebs.volumes import EbsVolumes
 from volagent.drivers.image import IMAGE
 from volagent.drivers.provisioning.contract import Provisioner
 from volagent.drivers.provisioning.directory import DIRECTORY, DirectoryProvisioner
@@ -105,3 +111,20 @@ def directory_backend(clock: ManualClock, helpers: Helpers, path: Path) -> Backe
         return DirectoryProvisioner(local, "vm1", "vm1")
 
     return Backend(start, lambda source: Path(source["local"]["path"]).is_dir(), clock)
+
+
+def ebs_backend(clock: ManualClock, moto: MotoServer) -> Backend:
+    config = EbsConfig(
+        cluster="vm1", region=REGION, zone=ZONE, instance_id="i-0", endpoint=moto.endpoint
+    )
+
+    def start() -> Provisioner:
+        cloud = Cloud(config, clock)
+        return EbsProvisioner(cloud, EbsVolumes(Ec2(cloud)), poll_s=0.01)
+
+    def holds(source: dict) -> bool:
+        name = source["awsElasticBlockStore"]["volumeID"]
+        tags = moto.tags_of(name.rpartition("/")[2])
+        return tags is not None and not is_trashed(tags)
+
+    return Backend(start, holds, clock, {"type": "gp2"})

@@ -1,6 +1,6 @@
 """The examples of `config/examples`, applied unchanged to a real daemon, and what they come to.
 
-What needs a server (NFS, a cloud) is in `tests/cluster` and `tests/kernel/aws`.
+What needs a server is in `tests/cluster` (NFS) and `test_ebs.py` (a cloud).
 """
 
 import os

@@ -4,6 +4,7 @@ import msgspec
 
 from tests.simulation.scheduling import a_claim, a_class, a_node, a_pod, a_volume
 from volagent.control.bind.match import VolumeIndex
+from volagent.control.schedule.decide import Nowhere, decide_pod
 from volagent.control.schedule.world import World, make_node_state
 from volagent.objects.annotations import BIND_COMPLETED
 from volagent.objects.pod import Pod
@@ -77,3 +78,18 @@ def make_world(  # one argument per kind of object
         index,
         refused=lambda uid, node: (uid, node) in refused,
     )
+
+
+def ask(pod, *nodes, **world):
+    return decide_pod(pod_of(pod), make_world(nodes, **world))
+
+
+def reason(pod, node, **world):
+    """What the only node says, or "" when the pod may go there."""
+    verdict = ask(pod, node, **world)
+    if isinstance(verdict, Nowhere):
+        head, tail = "0/1 nodes are available: ", "."
+        assert verdict.message.startswith(head)
+        assert verdict.message.endswith(tail)
+        return verdict.message.removeprefix(head).removesuffix(tail)
+    return ""

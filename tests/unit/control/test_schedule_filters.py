@@ -8,9 +8,11 @@ from tests.unit.control.scheduling_world import (
     a_node,
     a_pod,
     a_volume,
+    ask,
     bound,
     make_world,
     pod_of,
+    reason,
 )
 from volagent.control.schedule.decide import (
     Assign,
@@ -25,21 +27,6 @@ HOST = "kubernetes.io/hostname"
 SLOW = {"key": "disk", "value": "slow", "effect": "NoSchedule"}
 DRAINED = {"key": "drained", "effect": "NoExecute"}
 DISLIKED = {"key": "disk", "value": "slow", "effect": "PreferNoSchedule"}
-
-
-def ask(pod, *nodes, **world):
-    return decide_pod(pod_of(pod), make_world(nodes, **world))
-
-
-def reason(pod, node, **world):
-    """What the only node says, or "" when the pod may go there."""
-    verdict = ask(pod, node, **world)
-    if isinstance(verdict, Nowhere):
-        head, tail = "0/1 nodes are available: ", "."
-        assert verdict.message.startswith(head)
-        assert verdict.message.endswith(tail)
-        return verdict.message.removeprefix(head).removesuffix(tail)
-    return ""
 
 
 def node_affinity(*expressions, fields=(), when="required"):
@@ -182,56 +169,6 @@ def test_claim_for_one_pod_has_no_second_user_anywhere():
         "and ReadWriteOncePod access mode."
     )
     assert 'pod "other" uses persistentvolumeclaim "data"' in verdict.describe()
-
-
-def csi_volume(name, driver="disk.example.com"):
-    volume = a_volume(name, "n1")
-    del volume["spec"]["local"]
-    volume["spec"]["csi"] = {"driver": driver, "volumeHandle": f"h-{name}"}
-    return {**volume, "status": {"phase": "Bound"}}
-
-
-def csi_node(name, count):
-    driver = {"name": "disk.example.com", "nodeID": name, "allocatable": {"count": count}}
-    return {"metadata": {"name": name}, "spec": {"drivers": [driver]}}
-
-
-@pytest.mark.parametrize(("limit", "expected"), [(2, "1 node(s) exceed max volume count"), (3, "")])
-def test_driver_attaches_so_many_volumes_to_a_node(limit, expected):
-    names = ["a", "b", "c"]
-    world = {
-        "claims": [bound(a_claim(name), name) for name in names],
-        "volumes": [csi_volume(name) for name in names],
-        "pods": [a_pod("one", "a", "b", nodeName="n1"), a_pod("two", "a", nodeName="n1")],
-    }
-    pod = a_pod("web", "c")
-    assert reason(pod, a_node("n1"), csi_nodes=[csi_node("n1", limit)], **world) == expected
-    old = a_node("n1")
-    old["status"]["capacity"]["attachable-volumes-csi-disk.example.com"] = str(limit)
-    assert reason(pod, old, **world) == expected
-
-
-def test_volume_that_is_attached_already_needs_no_room():
-    world = {
-        "claims": [bound(a_claim("a"), "a")],
-        "volumes": [csi_volume("a")],
-        "pods": [a_pod("one", "a", nodeName="n1")],
-        "csi_nodes": [csi_node("n1", 1)],
-    }
-    assert reason(a_pod("web", "a"), a_node("n1"), **world) == ""
-
-
-def test_volume_still_to_be_made_counts_against_the_limit():
-    world = {
-        "claims": [bound(a_claim("a"), "a"), a_claim("new", cls="disk")],
-        "volumes": [csi_volume("a")],
-        "classes": [a_class("disk", "disk.example.com")],
-        "pods": [a_pod("one", "a", nodeName="n1")],
-    }
-    pod = a_pod("web", "new")
-    full = reason(pod, a_node("n1"), csi_nodes=[csi_node("n1", 1)], **world)
-    assert full == "1 node(s) exceed max volume count"
-    assert reason(pod, a_node("n1"), csi_nodes=[csi_node("n1", 2)], **world) == ""
 
 
 @pytest.mark.parametrize(

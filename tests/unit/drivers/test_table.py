@@ -32,4 +32,6 @@ def test_driver_publishes_and_has_a_name_that_can_be_a_directory(name):
 
 def test_only_drivers_of_devices_attach():
     attaching = {name for name, driver in DRIVERS.items() if isinstance(driver, Attaches)}
-    assert attaching == {"image.volagent.dev", "kubernetes.io/local-volume"}
+    assert attaching == {
+        "image.volagent.dev", "kubernetes.io/local-volume", "kubernetes.io/aws-ebs",
+    }  # fmt: skip

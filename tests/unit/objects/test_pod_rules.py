@@ -33,8 +33,8 @@ def refuse(pod: dict[str, Any]) -> dict[str, str]:
 
 VOLUME = "spec.volumes[0]"
 KNOWN = (
-    "configMap, csi, downwardAPI, emptyDir, ephemeral, hostPath, nfs, persistentVolumeClaim,"
-    " projected, secret"
+    "awsElasticBlockStore, configMap, csi, downwardAPI, emptyDir, ephemeral, hostPath, nfs,"
+    " persistentVolumeClaim, projected, secret"
 )
 
 
@@ -117,6 +117,14 @@ KNOWN = (
                 {"secret": {"name": "a", "items": [{"key": "k", "path": "p"}]}},
                 {"secret": {"name": "b", "items": [{"key": "k", "path": "p"}]}}]}},
             f"{VOLUME}.projected.sources[1]", "conflicting duplicate paths",
+        ),
+        (
+            {"awsElasticBlockStore": {"volumeID": "vol-0001", "partition": 256}},
+            f"{VOLUME}.awsElasticBlockStore.partition", "must be between 0 and 255, inclusive",
+        ),
+        (
+            {"awsElasticBlockStore": {"volumeID": ""}},
+            f"{VOLUME}.awsElasticBlockStore.volumeID", "Required value",
         ),
         ({"nfs": {"server": "s", "path": "x"}}, f"{VOLUME}.nfs.path", "must be an absolute path"),
         ({"nfs": {"server": "", "path": "/x"}}, f"{VOLUME}.nfs.server", "Required value"),

@@ -81,6 +81,10 @@ def refuse(document: dict[str, Any]) -> dict[str, str]:
             "Required value: Local volume requires node affinity",
         ),
         (
+            without(make_volume(awsElasticBlockStore={"volumeID": ""}), "nfs"),
+            "spec.awsElasticBlockStore.volumeID", "Required value",
+        ),
+        (
             without(make_volume(csi={"driver": "d"}), "nfs"), "spec.csi.volumeHandle",
             "Required value",
         ),

@@ -18,6 +18,7 @@ from volagent.objects.growth import size_of, wanted_bytes
 from volagent.objects.pod import Pod
 from volagent.objects.pod_claims import ephemeral_claim_name
 from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim, StorageClass
+from volagent.objects.volumes import EBSSource
 
 UNBOUND_IMMEDIATE = "pod has unbound immediate PersistentVolumeClaims"
 AFFINITY_CONFLICT = "node(s) had volume node affinity conflict"
@@ -31,6 +32,7 @@ ONCE_POD_CONFLICT = (
 )
 
 NO_PROVISIONER = "kubernetes.io/no-provisioner"
+AWS_EBS = "kubernetes.io/aws-ebs"
 WAIT_FOR_CONSUMER = "WaitForFirstConsumer"
 _ZONE_LABELS = (
     "topology.kubernetes.io/zone", "topology.kubernetes.io/region",
@@ -286,6 +288,16 @@ def attached_volumes(pod: Pod, world: World) -> Iterator[tuple[str, str]]:
                 yield found.provisioner, f"{pod.metadata.namespace}/{name}"
         elif volume.spec.csi is not None:
             yield volume.spec.csi.driver, volume.spec.csi.volume_handle
+        elif volume.spec.aws_elastic_block_store is not None:
+            yield AWS_EBS, _disk_of(volume.spec.aws_elastic_block_store)
+    for declared in pod.spec.volumes or ():
+        if declared.aws_elastic_block_store is not None:
+            yield AWS_EBS, _disk_of(declared.aws_elastic_block_store)
+
+
+def _disk_of(source: EBSSource) -> str:
+    """The volume's id, however it is written (`aws://us-east-1a/vol-1`, `vol-1`)."""
+    return source.volume_id.rpartition("/")[2]
 
 
 def exceeds_attach_limit(volumes: PodVolumes, state: NodeState, world: World) -> bool:
@@ -323,7 +335,7 @@ def _attach_limits(volumes: PodVolumes, state: NodeState, world: World) -> dict[
 
 
 def _limit_name(driver: str) -> str:
-    if driver == "kubernetes.io/aws-ebs":
+    if driver == AWS_EBS:
         return "attachable-volumes-aws-ebs"
     return f"attachable-volumes-csi-{driver}"
 

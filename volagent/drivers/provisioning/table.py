@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from volagent.aio.clock import Clock
+from volagent.drivers.ebs.provisioner import EbsProvisioner
+from volagent.drivers.ebs.store import BlockStore
 from volagent.drivers.image import IMAGE
 from volagent.drivers.provisioning.contract import Provisioner, ProvisionerTable
 from volagent.drivers.provisioning.directory import DIRECTORY, DirectoryProvisioner
@@ -64,6 +66,14 @@ def make_nfs_provisioners(
         for each in names
     ]  # fmt: skip
     return {by_class.name: by_class, **{each.name: each for each in by_settings}}
+
+
+def make_cloud_provisioners(block_store: BlockStore | None) -> ProvisionerTable:
+    """The provisioners of disks elsewhere."""
+    if block_store is None:
+        return {}
+    provisioner = EbsProvisioner(block_store.cloud, block_store.volumes)
+    return {provisioner.name: provisioner}
 
 
 def make_local_provisioners(
