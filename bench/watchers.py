@@ -1,8 +1,8 @@
 """Many watchers in a process of their own, and how long after its request each event arrives.
 
-`python -m bench.watchers SOCKET COUNT EVENTS`: prints `ready` when all watch, and in the end one
-JSON list of lags in milliseconds, measured at every `SAMPLED_EACH`th watcher; the others only read.
-The objects carry the moment they were sent as the label `sent` (nanoseconds of the system's
+`python -m bench.watchers SOCKET COUNT EVENTS VERSION`: prints `ready` when all watch, and in the end
+one JSON list of lags in milliseconds, measured at every `SAMPLED_EACH`th watcher; the others only
+read. The objects carry the moment they were sent as the label `sent` (nanoseconds of the system's
 monotonic clock).
 """
 
@@ -21,18 +21,21 @@ _TYPE = re.compile(rb'"type":"ADDED"')
 class _Watcher(asyncio.Protocol):
     """Reads until so many objects were added."""
 
-    def __init__(self, expected: int, sampled: bool) -> None:
+    def __init__(self, expected: int, version: str, *, sampled: bool) -> None:
         self.lags_ms: list[float] = []
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.began: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._expected = expected
+        self._version = version
         self._sampled = sampled
         self._seen = 0
         self._rest = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
-        transport.write(f"GET {PATH}&resourceVersion=1 HTTP/1.1\r\nHost: v\r\n\r\n".encode())
+        transport.write(
+            f"GET {PATH}&resourceVersion={self._version} HTTP/1.1\r\nHost: v\r\n\r\n".encode()
+        )
 
     def data_received(self, data: bytes) -> None:
         if not self.began.done():
@@ -50,14 +53,14 @@ class _Watcher(asyncio.Protocol):
             self.done.set_result(None)
 
 
-async def _watch(socket: str, count: int, expected: int) -> None:
+async def _watch(socket: str, count: int, expected: int, version: str) -> None:
     loop = asyncio.get_running_loop()
     watchers = []
     for number in range(count):
         sampled = number % SAMPLED_EACH == 0
 
         def make(sampled: bool = sampled) -> _Watcher:
-            return _Watcher(expected, sampled)
+            return _Watcher(expected, version, sampled=sampled)
 
         watchers.append((await loop.create_unix_connection(make, socket))[1])
     await asyncio.gather(*(watcher.began for watcher in watchers))
@@ -68,4 +71,4 @@ async def _watch(socket: str, count: int, expected: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_watch(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(_watch(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]))

@@ -5,7 +5,7 @@
 
 from collections.abc import Collection, Sequence
 
-from volagent.drivers.contract import HeldMount
+from volagent.drivers.contract import HeldMount, Phase
 from volagent.drivers.layout import Layout
 from volagent.host.contract import BlockDevice, Host
 from volagent.node.actual import Actual
@@ -16,6 +16,9 @@ from volagent.objects.meta import PodUid
 from volagent.objects.pod import Pod
 from volagent.observe.logs import get_logger
 from volagent.runtime.contract import Runner, RuntimeUnavailable
+
+THIS_MACHINE = "local"
+"""The backend of devices that are gone when the kernel is."""
 
 _log = get_logger("node")
 
@@ -51,7 +54,8 @@ def suspect_everything(
 ) -> None:
     """A pod that was deleted while nobody looked: all it may have counts as unknown.
 
-    After a reboot there are no records, but what was on disk (an emptyDir) is still there.
+    After a reboot there are no records, but what was on disk (an emptyDir) is still there, and what
+    a server keeps: a disk that it has attached to this machine.
     """
     resolved = index.pod(uid)
     if resolved is None or not host.trees.list_dir(layout.pod(uid)):
@@ -62,6 +66,9 @@ def suspect_everything(
         if wanted is not None and (record is None or uid not in record.uses):
             mount = HeldMount(volume.use.target)
             actual.set_use(wanted, uid, Held.UNKNOWN, mount, volume.use.pod_name)
+        elsewhere = Phase.ATTACH in volume.phases and volume.spec.backend != THIS_MACHINE
+        if wanted is not None and record is None and elsewhere:
+            actual.set_attached(wanted, Held.UNKNOWN)
 
 
 def _plain_directories(layout: Layout, record: VolumeRecord) -> list[HeldMount]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.kernel.daemon.disk_plant import planted
-from tests.kernel.daemon.harness import Daemon, Json, until
+from tests.kernel.daemon.harness import Daemon, Json, unmount, until
 from tests.kernel.daemon.test_examples import example, volume_of
 from tests.moto_server import ENVIRONMENT, REGION, ZONE, MotoServer
 from volagent.drivers.ebs.kept import CLAIM_NAME, CLUSTER, OWNER
@@ -174,6 +174,22 @@ def test_killed_daemon_finds_its_disks_again_and_gives_them_back(world: World) -
     daemon.kill()
     world.start()
     daemon.delete_gone(pod)
+    world.wait_detached()
+
+
+def test_disk_of_a_pod_that_was_going_when_the_power_went_is_given_back(world: World) -> None:
+    daemon = world.daemon
+    pod = an_inline_pod("web", a_disk(world.moto))
+    (home,) = daemon.declare_ready(pod)
+    with (home / "volumes" / DRIVER / "data" / "busy").open("w"):
+        daemon.delete(pod)
+        daemon.wait_event(pod, "", "EBUSY")
+        daemon.kill()
+    for point in reversed(daemon.mounts()):
+        unmount(Path(point))
+    (daemon.run / "records").unlink()
+    world.start()
+    until(lambda: not daemon.exists(pod), told=daemon.read_log)
     world.wait_detached()
 
 

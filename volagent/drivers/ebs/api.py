@@ -173,6 +173,6 @@ def _read_error(action: str, status: int, answer: Json | None) -> Ec2Error:
     detail = errors.get("Error") if isinstance(errors, dict) else (answer or {}).get("Error")
     if not isinstance(detail, dict):
         return Ec2Error(action, f"HTTP {status}", "no answer of the EC2 API", max(status, 500))
-    return Ec2Error(
-        action, str(detail.get("Code", status)), str(detail.get("Message", "refused")), status
-    )
+    # What follows is for sts:DecodeAuthorizationMessage, and thousands of characters long.
+    message = str(detail.get("Message", "refused")).partition(" Encoded authorization failure")[0]
+    return Ec2Error(action, str(detail.get("Code", status)), message, status)

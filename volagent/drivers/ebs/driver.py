@@ -4,10 +4,10 @@ A disk is asked for by the volume's id and recognised by it: the serial number t
 says of itself, udev's link of that name, or, on a Xen instance, the device name that the API
 confirms. The name that is asked for in AttachVolume never leads to an NVMe disk.
 
-Attaching is several calls, so any failure after the first that changes something is `Uncertain`:
-what may be attached is looked for again, and detached when nobody wants it any more. Nothing is
-detached that anybody still holds here; what was written is written out first. One attachment is
-begun at a time, since the names of devices are chosen here.
+Attaching is several calls. Whenever the API does not say that the volume is not attached here, the
+failure is `Uncertain`: what may be attached is looked for again, and detached when nobody wants it
+any more. Nothing is detached that anybody still holds here; what was written is written out first.
+One attachment is begun at a time, since the names of devices are chosen here.
 """
 
 import asyncio
@@ -41,7 +41,7 @@ from volagent.drivers.contract import (
     VolumeSpec,
 )
 from volagent.drivers.ebs import kept
-from volagent.drivers.ebs.api import Ec2Error, explained
+from volagent.drivers.ebs.api import Ec2Error, explain, explained
 from volagent.drivers.ebs.cloud import Cloud, Place
 from volagent.drivers.ebs.names import (
     choose_device_name,
@@ -123,7 +123,7 @@ class EbsDriver:
     async def attach(self, volume: VolumeSpec) -> Attached:
         """Have the volume attached to this instance, and find its disk."""
         options = _options_of(volume)
-        place = await self.cloud.fetch_place()
+        place = await self._fetch_place(options.volume_id)
         with explained():
             attachment = await self._ensure_attached(options.volume_id, place)
         disk = await self._await_disk(options.volume_id, attachment.device)
@@ -136,7 +136,7 @@ class EbsDriver:
         try:
             async with asyncio.timeout(ATTACH_TIMEOUT_S):
                 while True:
-                    found = await self.volumes.find(volume_id)
+                    found = await self._look(volume_id)
                     mine = found.attachment_to(place.instance_id) if found is not None else None
                     if mine is not None and mine.state == "attached":
                         return mine
@@ -151,9 +151,22 @@ class EbsDriver:
                 f"{volume_id} is still being attached after {ATTACH_TIMEOUT_S:.0f} s",
                 remedy="see the volume's attachment state; it is looked at again",
             ) from error
-        except (Transient, Ec2Error) as error:
-            if begun:
-                raise Uncertain(f"{volume_id} may be attached: {error}") from error
+
+    async def _fetch_place(self, volume_id: str) -> Place:
+        try:
+            return await self.cloud.fetch_place()
+        except Transient as error:
+            raise _explain_blindness(volume_id, error) from error
+
+    async def _look(self, volume_id: str) -> EbsVolume | None:
+        try:
+            return await self.volumes.find(volume_id)
+        except Transient as error:
+            raise _explain_blindness(volume_id, error) from error
+        except Ec2Error as error:
+            failure = explain(error)
+            if isinstance(failure, Transient):
+                raise _explain_blindness(volume_id, failure) from error
             raise
 
     async def _begin(self, volume_id: str, place: Place) -> bool:
@@ -348,6 +361,11 @@ class EbsDriver:
 def _options_of(volume: VolumeSpec) -> EbsOptions:
     assert isinstance(volume.options, EbsOptions)
     return volume.options
+
+
+def _explain_blindness(volume_id: str, error: Transient) -> Uncertain:
+    """Nobody says whether a volume is attached: it may be, by an attempt before."""
+    return Uncertain(f"{volume_id} may be attached or not: {error}", remedy=error.remedy)
 
 
 def _refuse_unattachable(volume_id: str, found: EbsVolume | None, place: Place) -> None:

@@ -39,7 +39,8 @@ from volagent.objects.meta import Document
 EBS: Final = DriverName("kubernetes.io/aws-ebs")
 SOURCE: Final = "awsElasticBlockStore"
 CREATE_TIMEOUT_S: Final = 120.0
-MODIFY_TIMEOUT_S: Final = 300.0
+MODIFY_TIMEOUT_S: Final = 60.0
+"""Then the next growth has its turn; this one is asked after again, and not begun anew."""
 UNSEEN_S: Final = 15.0
 """How long a volume that was made just now may be unknown to the API that made it."""
 TOKENS_MAX: Final = 4

@@ -30,6 +30,10 @@ GIB = 1 << 30
 ME = "i-me"
 
 
+class Killed(BaseException):
+    """The agent dies here."""
+
+
 class PluggedDevices(FakeDevices):
     """Shows the disks that the API has attached; `slow_s` after it says so, in the old size."""
 
@@ -160,6 +164,45 @@ async def test_failure_after_the_attachment_was_begun_is_uncertain(world):
     world.ec2.mishap = mishap
     with pytest.raises(Uncertain, match="may be attached"):
         await world.driver.attach(world.spec())
+
+
+@on_world()
+async def test_disk_that_cannot_be_looked_at_may_be_attached_by_an_attempt_before(world):
+    def mishap(when, action):
+        raise Ec2Error(action, "RequestLimitExceeded", "slow down", 503)
+
+    world.ec2.mishap = mishap
+    with pytest.raises(Uncertain, match="RequestLimitExceeded"):
+        await world.driver.attach(world.spec())
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("moment", range(12))
+def test_killed_in_between_the_disk_is_attached_once_and_given_back(when, moment):
+    async def main():
+        world = World(Lasting(attaching=2, detaching=2))
+        left = [moment]
+
+        def mishap(now, _action):
+            if now == when:
+                left[0] -= 1
+                if left[0] == -1:
+                    raise Killed
+
+        async def persist(call):
+            try:
+                return await call()
+            except Killed:
+                return await call()
+
+        world.ec2.mishap = mishap
+        held = (await persist(lambda: world.driver.attach(world.spec()))).device
+        assert world.disk.instance == ME
+        await persist(lambda: world.driver.detach("pv-1", held))
+        assert world.disk.instance == ""
+        assert world.ec2.calls.count("AttachVolume") <= 1 + (when == "before")
+
+    run_virtually(main())
 
 
 @on_world()
