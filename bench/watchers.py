@@ -1,9 +1,9 @@
 """Many watchers in a process of their own, and how long after its request each event arrives.
 
 `python -m bench.watchers SOCKET COUNT EVENTS VERSION`: prints `ready` when all watch, and at the
-end one JSON list of lags in milliseconds, measured at every `SAMPLED_EACH`th watcher; the others only
-read. The objects carry the moment they were sent as the label `sent` (nanoseconds of the system's
-monotonic clock).
+end one JSON list of lags in milliseconds, measured at every `SAMPLED_EACH`th watcher; the others
+only read. The objects carry the moment they were sent as the label `sent` (nanoseconds of the
+system's monotonic clock).
 """
 
 import asyncio
