@@ -161,7 +161,7 @@ class Joining:
             raise Conflict(
                 f"a node {node} has joined from another machine (machine id {known or 'unknown'});"
                 f" choose another --node-name, or, if this machine replaces it for good,"
-                f" `volagent node retire {node}` first"
+                f" `volagent delete node/{node}` first"
             )
 
 

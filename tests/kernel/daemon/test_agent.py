@@ -191,8 +191,11 @@ def test_machine_that_may_not_join_is_told_why(server, stopped):
     server.declare(node)
     done = join(server, joiner, "taken")
     assert "has joined from another machine" in done.stderr
-    assert "volagent node retire taken" in done.stderr
-    joiner.launch()
-    assert joiner.process is not None
-    assert joiner.process.wait(30) == 1
-    assert "has not joined a cluster" in joiner.read_log()
+    assert "volagent delete node/taken" in done.stderr
+    server.delete(node)
+    assert join(server, joiner, "taken").returncode == 0
+    stranger = Agent(stopped.base / "stranger")
+    stranger.launch()
+    assert stranger.process is not None
+    assert stranger.process.wait(30) == 1
+    assert "has not joined a cluster" in stranger.read_log()
