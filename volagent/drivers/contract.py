@@ -13,10 +13,11 @@ Drivers are constructed with the `Host` they work on. They never see the store. 
 
 import enum
 from collections.abc import Mapping
-from typing import Any, NewType, Protocol, runtime_checkable
+from typing import Any, Final, NewType, Protocol, runtime_checkable
 
 import msgspec
 
+from volagent.drivers.errors import Rejected
 from volagent.host.contract import OwnershipPolicy, Payload
 from volagent.objects.meta import PodUid
 
@@ -46,6 +47,40 @@ class Options(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of every driver's options: decoded strictly, unknown keys are `Rejected` by name."""
 
 
+class Credentials:
+    """What a driver logs in to a backend with: the data of a Secret. Its `repr` shows no value."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: Mapping[str, bytes]) -> None:
+        self.data: Final = dict(data)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Credentials) and self.data == other.data
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self.data))
+
+    def __repr__(self) -> str:
+        return f"Credentials({len(self.data)} keys)"
+
+    def text(self, key: str) -> str:
+        """One value, "" when it is missing. Raises `Rejected` for what is not UTF-8."""
+        try:
+            return self.data.get(key, b"").decode()
+        except UnicodeDecodeError:
+            # Not chained: the error's text shows the value.
+            raise Rejected(f"the secret's {key} is not text", remedy="correct the secret") from None
+
+
+class SecretName(msgspec.Struct, frozen=True):
+    """A Secret that an options value names."""
+
+    name: str
+    namespace: str = ""
+    """"": the pod's own."""
+
+
 class VolumeSource(msgspec.Struct, frozen=True):
     """Where a volume was declared: the raw source of a pod's volume or of a PersistentVolume."""
 
@@ -71,6 +106,10 @@ class VolumeSpec(msgspec.Struct, frozen=True):
     read_only: bool = False
     """Nobody may write: the device, the file system and every publication are read-only."""
     capacity_bytes: int | None = None
+    identity: str = ""
+    """What the storage calls the disk, for drivers that are `Networked`."""
+    credentials: Credentials | None = None
+    """What to log in with, for drivers that `LogIn`."""
     backend: str = "local"
     """The bulkhead: volumes of one backend wait for each other, never for those of another."""
 
@@ -165,6 +204,26 @@ class Attaches(Protocol):
 
     async def detach(self, name: str, device: HeldDevice) -> Done:
         """Give exactly this device back."""
+
+
+@runtime_checkable
+class Networked(Protocol):
+    """Has disks that several nodes can reach.
+
+    Such a disk is touched on a node only while the cluster says that it is attached there: the
+    loop asks for that before it calls `attach`, and takes it back after `detach`.
+    """
+
+    def identify(self, options: Options) -> str:
+        """What the storage calls the disk; two declarations of one disk have the same."""
+
+
+@runtime_checkable
+class LogsIn(Protocol):
+    """Needs the content of a Secret to set a volume up; its tear-down never does."""
+
+    def find_secret(self, options: Options) -> SecretName | None:
+        """The secret whose data `VolumeSpec.credentials` shall have, if one is needed."""
 
 
 @runtime_checkable
