@@ -22,7 +22,8 @@ from volagent.client.contract import PODS, NotFound
 from volagent.drivers import make_drivers
 from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
-from volagent.node.agent import AgentConfig, NodeAgent
+from volagent.node.agent import NodeAgent
+from volagent.node.config import AgentConfig
 from volagent.node.hand_over import RuntimeHandOver
 from volagent.node.records import RecordBook
 from volagent.node.stats import VolumeStats

@@ -20,7 +20,8 @@ from volagent.drivers.provisioning.table import make_local_provisioners
 from volagent.host.process import Helpers
 from volagent.host.real import make_host
 from volagent.host.uevents import watch_devices
-from volagent.node.agent import AgentConfig, NodeAgent
+from volagent.node.agent import NodeAgent
+from volagent.node.config import AgentConfig
 from volagent.node.hand_over import RuntimeHandOver
 from volagent.node.named import StartTask
 from volagent.node.records import RecordBook

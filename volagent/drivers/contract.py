@@ -108,6 +108,8 @@ class VolumeSpec(msgspec.Struct, frozen=True):
     capacity_bytes: int | None = None
     identity: str = ""
     """What the storage calls the disk, for drivers that are `Networked`."""
+    one_pod: bool = False
+    """ReadWriteOncePod: never for two pods at once."""
     credentials: Credentials | None = None
     """What to log in with, for drivers that `LogIn`."""
     backend: str = "local"

@@ -25,3 +25,7 @@ class Uncertain(DriverError):
 
 class Rejected(DriverError):
     """The declaration itself must change; a retry waits for that."""
+
+
+class Waiting(DriverError):
+    """Somebody else acts first, and we are told when they have: no retry by time, no failure."""

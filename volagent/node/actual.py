@@ -166,6 +166,7 @@ class Actual:
             mode=spec.mode,
             backend=spec.backend,
             source=wanted.source if has_device else None,
+            identity=spec.identity,
         )
 
     def _forget_use(self, pod: PodUid, key: VolumeKey) -> None:

@@ -12,37 +12,33 @@ From there on everything is an event that marks a key. For the event loop's thre
 
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from volagent.aio.backoff import BackOff
 from volagent.aio.clock import Clock
 from volagent.aio.queue import KeyedQueue
 from volagent.client.contract import Client
 from volagent.client.events import EventRecorder
 from volagent.drivers.contract import DriverTable, VolumeKey
-from volagent.drivers.layout import Layout
-from volagent.drivers.payload import NodeFacts
 from volagent.host.contract import Closeable, Host
 from volagent.node.actual import Actual
+from volagent.node.attachment import AttachmentGate, find_volumes_in_use
+from volagent.node.config import AgentConfig
 from volagent.node.desired import Resolver
-from volagent.node.devices import DeviceWaiter, WatchDevices
+from volagent.node.devices import DeviceWaiter
 from volagent.node.drift import DriftWatch
 from volagent.node.execute import Executor
 from volagent.node.grow import GrowthReporter
 from volagent.node.hand_over import RuntimeHandOver
-from volagent.node.in_use import volumes_in_use
 from volagent.node.index import DesiredIndex
-from volagent.node.named import StartTask
 from volagent.node.orphans import find_orphans, sweep_skeletons
 from volagent.node.plan import plan
 from volagent.node.pods import PodEntry, PodWorker
 from volagent.node.pulled import PulledMounts
 from volagent.node.records import RecordBook
 from volagent.node.recovery import compare_with_kernel, find_outlived, suspect_everything
-from volagent.node.register import NodeExtras, NodeReporter
+from volagent.node.register import NodeReporter
 from volagent.node.report import EventReporter
 from volagent.node.tokens import TokenCache
 from volagent.node.trace import Trace
@@ -61,23 +57,6 @@ PODS_AT_ONCE = 16
 PODS_LANE = ""
 DRAIN_LOOK_S = 0.02
 RUNTIME_RETRY_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class AgentConfig:
-    """What the agent is told at start."""
-
-    node_name: str
-    layout: Layout
-    facts: NodeFacts
-    backoff: BackOff
-    resync_s: float
-    """The safety net: how often everything is compared again although no event asked for it."""
-    watch_devices: WatchDevices | None = None
-    """How to hear of block devices that come and go; None: nothing tells."""
-    start_by_name: StartTask | None = None
-    """Follows secrets and configMaps by the names that pods give; None: they can be listed."""
-    extras: NodeExtras = field(default_factory=NodeExtras)
 
 
 class NodeAgent:
@@ -114,9 +93,11 @@ class NodeAgent:
         self._start = start
         self._watch: Closeable | None = None
         self._devices = DeviceWaiter(config.watch_devices, start, self._mark_volume)
+        self.gate = AttachmentGate()
         self.node = NodeReporter(
-            client, config.node_name, clock, lambda: volumes_in_use(self.actual)
-        )
+            client, config.node_name, clock, self.gate,
+            lambda: find_volumes_in_use(self.index, self.actual), self._mark_volumes,
+        )  # fmt: skip
 
     def _assemble(self) -> None:
         """Build what needs the records."""
@@ -127,7 +108,9 @@ class NodeAgent:
         )
         pulled = PulledMounts(self.host, self.actual, self._start)
         self._hand_over.connect(self.world, self.actual, pulled)
-        executor = Executor(self.drivers, self.actual, self.config.layout, self.host.mounts)
+        executor = Executor(
+            self.drivers, self.actual, self.config.layout, self.host.mounts, self.gate
+        )
         self.volumes = VolumeWorker(
             self.index, self.actual, executor, self.trace, self.reporter, self.clock,
             self.config.backoff, self._volume_settled,
@@ -225,10 +208,8 @@ class NodeAgent:
         self._hand_over.prune(entry.pod for entry in self.pods.entries.values())
         _log.info(
             "records compared with the kernel",
-            volumes=len(self.actual.keys()),
-            pods=len(self.pods.entries),
-            orphans=orphans,
-        )
+            volumes=len(self.actual.keys()), pods=len(self.pods.entries), orphans=orphans,
+        )  # fmt: skip
 
     def _enter_again(self, pod: Pod) -> None:
         entry = self._enter(pod)
@@ -279,6 +260,7 @@ class NodeAgent:
         claim_changed = self._object_changed("PersistentVolumeClaim")
         self.world.claims.on_change = self.growth.listen(claim_changed)
         self.world.volumes.on_change = self._object_changed("PersistentVolume")
+        self.world.nodes.on_change = self.node.saw
 
     def _pod_changed(self, _: tuple[str, str], old: Pod | None, new: Pod | None) -> None:
         if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
@@ -331,9 +313,12 @@ class NodeAgent:
             return
         changed = self.index.put(self.resolver.resolve_pod(pod))
         self.world.follow(self.index.references())
-        for key in changed:
-            self.volumes.reset(key)
-            self.volume_queue.mark(key)
+        self._mark_volumes(changed)
+        if any(
+            wanted is not None and wanted.spec.identity
+            for wanted in map(self.index.wanted, changed)
+        ):
+            self.node.hurry()
         resolved = self.index.pod(uid)
         if not changed or (resolved is not None and resolved.problems):
             self.pod_queue.mark(uid)
@@ -353,7 +338,7 @@ class NodeAgent:
             if uid in self.pods.entries and self._may_go_on(uid):
                 self.pod_queue.mark(uid)
         self.growth.look(key)
-        if key.startswith("pv/"):
+        if key.startswith(("pv/", "disk/")):
             self.node.touch()
             failure = self.trace.failure(key)
             if failure is not None and failure.step == "attach":

@@ -7,15 +7,18 @@ them resolves exactly the pods that use it again. Error texts are the kubelet's 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import msgspec
 
 from volagent.drivers import choose_driver
 from volagent.drivers.contract import (
+    Credentials,
     Driver,
     DriverTable,
+    LogsIn,
+    Networked,
     Phase,
     Publication,
     VolumeKey,
@@ -34,6 +37,13 @@ from volagent.drivers.payload import (
     render,
 )
 from volagent.host.contract import OwnershipPolicy, Payload
+from volagent.node.attachment import attachment_of
+from volagent.node.resolved import (
+    Problem,
+    ResolvedPod,
+    ResolvedVolume,
+    share_publications,
+)
 from volagent.objects.meta import PodUid
 from volagent.objects.node_affinity import admits_node
 from volagent.objects.pod import Pod
@@ -91,38 +101,6 @@ class World(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
-    """Why a volume cannot be set up yet, and what would change that."""
-
-    error: str
-    remedy: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedVolume:
-    """One of a pod's volumes, wanted: what to have and how this pod uses it."""
-
-    name: str
-    """The pod's name for it."""
-    spec: VolumeSpec
-    source: VolumeSource
-    phases: tuple[Phase, ...]
-    use: Publication
-    read_only: bool
-    """This declaration's own wish (the publication may be shared with a writable one)."""
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedPod:
-    """All of a pod's volumes that a container mounts."""
-
-    uid: PodUid
-    volumes: Mapping[str, ResolvedVolume] = field(default_factory=dict)
-    problems: Mapping[str, Problem] = field(default_factory=dict)
-    references: frozenset[Reference] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
 class Resolver:
     """Resolves pods of one node."""
 
@@ -151,7 +129,7 @@ class Resolver:
                 problems[volume.name] = answer
             else:
                 volumes[volume.name] = answer
-        return ResolvedPod(uid, _share_publications(volumes), problems, frozenset(references))
+        return ResolvedPod(uid, share_publications(volumes), problems, frozenset(references))
 
     def _resolve(
         self, pod: Pod, volume: Volume, references: set[Reference]
@@ -179,6 +157,7 @@ class Resolver:
             payload = rendered
         read_only = bool(source.body.get("readOnly"))
         spec = self._spec(driver, VolumeKey(f"pod/{uid}/{volume.name}"), volume.name, source)
+        spec = self._log_in(spec, driver, pod.metadata.namespace, references)
         if kind == "csi":
             target = self.layout.csi_volume(uid, volume.name)
         elif kind == "hostPath":
@@ -187,7 +166,12 @@ class Resolver:
             target = self.layout.volume(uid, driver.name, volume.name)
         use = _publication(pod, target, read_only=read_only, payload=payload)
         phases = driver.phases(spec.options, spec.mode)
-        if Phase.STAGE in phases:
+        if spec.identity:
+            # Shared by all pods of this node that name the disk.
+            place = spec.identity.replace("/", "_")
+            key = VolumeKey(f"disk/{attachment_of(spec)}")
+            spec = msgspec.structs.replace(spec, key=key, name=place)
+        elif Phase.STAGE in phases:
             # Its global mount is named after it, and other pods may have a volume of this name.
             spec = msgspec.structs.replace(spec, name=f"{uid}-{volume.name}")
         return ResolvedVolume(volume.name, spec, source, phases, use, read_only)
@@ -223,7 +207,9 @@ class Resolver:
                 f"failed to fetch PV {claim.spec.volume_name} from API server: not found",
                 f"the claim {namespace}/{name} names a volume that does not exist; create it",
             )
-        return self._resolve_volume(pod, volume, claim, pv, read_only=claim_source.read_only)
+        return self._resolve_volume(
+            pod, volume, claim, pv, references, read_only=claim_source.read_only
+        )
 
     def _resolve_volume(
         self,
@@ -231,6 +217,7 @@ class Resolver:
         volume: Volume,
         claim: PersistentVolumeClaim,
         pv: PersistentVolume,
+        references: set[Reference],
         *,
         read_only: bool,
     ) -> ResolvedVolume | Problem:
@@ -264,8 +251,14 @@ class Resolver:
             driver, VolumeKey(f"pv/{name}"), name, source,
             mode=mode, mount_options=tuple(pv.spec.mount_options or ()),
         )  # fmt: skip
+        spec = self._log_in(spec, driver, claim.metadata.namespace, references)
+        modes = pv.spec.access_modes or ()
+        if spec.identity and not spec.read_only and set(modes) == {"ReadOnlyMany"}:
+            spec = msgspec.structs.replace(spec, read_only=True)
         phases = driver.phases(spec.options, mode)
-        if Phase.STAGE not in phases and Phase.ATTACH not in phases:
+        if "ReadWriteOncePod" in modes:
+            spec = msgspec.structs.replace(spec, one_pod=True)
+        elif Phase.STAGE not in phases and Phase.ATTACH not in phases:
             # Nothing is shared on this node: a volume of its own for each pod, so that one pod's
             # slow mount never waits for another's.
             spec = msgspec.structs.replace(spec, key=VolumeKey(f"pod/{uid}/{name}"))
@@ -312,8 +305,25 @@ class Resolver:
             mount_options=mount_options,
             read_only=bool(source.body.get("readOnly")),
             capacity_bytes=source.capacity_bytes,
+            identity=driver.identify(options) if isinstance(driver, Networked) else "",
             backend=driver.backend(options),
         )
+
+    def _log_in(
+        self, spec: VolumeSpec, driver: Driver, namespace: str, references: set[Reference]
+    ) -> VolumeSpec:
+        """With the content of the secret that it names. Raises `Rejected` when that is missing."""
+        name = driver.find_secret(spec.options) if isinstance(driver, LogsIn) else None
+        if name is None:
+            return spec
+        where = name.namespace or namespace
+        references.add(("Secret", where, name.name))
+        secret = self.world.secret(where, name.name)
+        if secret is None:
+            raise Rejected(
+                f'secret "{name.name}" not found', remedy=f"create the secret {where}/{name.name}"
+            )
+        return msgspec.structs.replace(spec, credentials=Credentials(secret.data or {}))
 
     def _render(self, pod: Pod, volume: Volume, references: set[Reference]) -> Payload | Problem:
         namespace = pod.metadata.namespace
@@ -353,31 +363,6 @@ def _publication(pod: Pod, target: str, *, read_only: bool, payload: Payload | N
         fs_group_policy=policy,
         payload=payload,
     )
-
-
-def _share_publications(volumes: dict[str, ResolvedVolume]) -> dict[str, ResolvedVolume]:
-    """Let a volume that a pod names twice have one publication, writable if either may write."""
-    by_key: dict[VolumeKey, ResolvedVolume] = {}
-    shared: set[VolumeKey] = set()
-    for volume in volumes.values():
-        first = by_key.setdefault(volume.spec.key, volume)
-        if first is not volume:
-            shared.add(volume.spec.key)
-            if first.use.read_only and not volume.use.read_only:
-                by_key[volume.spec.key] = volume
-    if not shared:
-        return volumes
-    return {
-        name: (
-            ResolvedVolume(
-                volume.name, volume.spec, volume.source, volume.phases,
-                by_key[volume.spec.key].use, volume.read_only,
-            )
-            if volume.spec.key in shared
-            else volume
-        )
-        for name, volume in volumes.items()
-    }  # fmt: skip
 
 
 def _capacity(pv: PersistentVolume) -> int | None:

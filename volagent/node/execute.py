@@ -22,15 +22,17 @@ from volagent.drivers.contract import (
     HeldDevice,
     HeldMount,
     Prepares,
+    Publication,
     Publishes,
     Stages,
     VolumeMode,
     VolumeSpec,
 )
-from volagent.drivers.errors import Rejected, Transient, Uncertain
+from volagent.drivers.errors import Rejected, Transient, Uncertain, Waiting
 from volagent.drivers.layout import Layout
 from volagent.host.contract import Mounts
 from volagent.node.actual import Actual, replace
+from volagent.node.attachment import AttachmentGate, attachment_of
 from volagent.node.plan import (
     Attach,
     Detach,
@@ -46,7 +48,7 @@ from volagent.node.plan import (
 )
 from volagent.node.records import Held, UseRecord, VolumeRecord
 
-_CLEAN = (Transient, Rejected)
+_CLEAN = (Transient, Rejected, Waiting)
 """Failures after which nothing is left behind."""
 
 
@@ -58,6 +60,7 @@ class Executor:
     actual: Actual
     layout: Layout
     mounts: Mounts
+    gate: AttachmentGate
 
     async def run(self, step: Step, wanted: Wanted | None) -> str:
         """Execute one step; answers with the driver's evidence.
@@ -72,7 +75,26 @@ class Executor:
                 return await self._attach(step, wanted)
             case _:
                 assert wanted is not None
+                self._check_attachment(wanted.spec)
                 return await self._set_up(step, wanted)
+
+    def _check_attachment(self, spec: VolumeSpec) -> None:
+        """Raises `Waiting` for a networked disk that the cluster has not attached here."""
+        if not spec.identity:
+            return
+        for key in self.actual.keys():  # noqa: SIM118  # a method, not a mapping
+            other = self.actual.get(key)
+            if other is not None and other.identity == spec.identity and key != spec.key:
+                raise Transient(
+                    f"{spec.identity} is in use on this node as another volume, {other.name}",
+                    remedy=f"{spec.name} and {other.name} name the same disk: keep one of them",
+                )
+        if not self.gate.is_granted(attachment_of(spec)):
+            self.gate.await_grant(attachment_of(spec), spec.key)
+            raise Waiting(
+                f"{spec.identity} is not attached to this node yet",
+                remedy=f"see `volagent describe pv {spec.name}` for who has it",
+            )
 
     async def _set_up(
         self, step: Prepare | Stage | Publish | Refresh | Expand, wanted: Wanted
@@ -96,6 +118,7 @@ class Executor:
             assert found is not None
             subject = found
             spec = self._spec_of(found)
+        self._check_attachment(spec)
         driver = cast("Attaches", self.drivers[spec.driver])
         known = found.device if found is not None else None
         self.actual.set_attached(subject, Held.UNKNOWN, known)  # (1)
@@ -160,6 +183,8 @@ class Executor:
         driver = cast("Publishes", self.drivers[spec.driver])
         found = self.actual.get(spec.key)
         before = found.uses.get(step.pod) if found is not None else None
+        if spec.one_pod and found is not None:
+            _refuse_second_pod(found, use)
         if isinstance(step, Publish):
             intent = HeldMount(use.target, backend=_hanging(spec))
             if before is not None and before.held is Held.UNKNOWN:
@@ -275,8 +300,20 @@ class Executor:
             mode=record.mode,
             read_only=bool(record.source.body.get("readOnly")),
             capacity_bytes=record.source.capacity_bytes,
+            identity=record.identity,
             backend=record.backend,
         )
+
+
+def _refuse_second_pod(found: VolumeRecord, use: Publication) -> None:
+    """Raises `Transient` when another pod has a volume that only one may have."""
+    for other, record in found.uses.items():
+        if other != use.pod:
+            raise Transient(
+                "volume uses the ReadWriteOncePod access mode and is already in use by pod"
+                f" {record.pod_name or other}",
+                remedy="delete one of the two pods",
+            )
 
 
 def _hanging(spec: VolumeSpec) -> str:

@@ -11,9 +11,10 @@ from volagent.aio.clock import Clock, parse_time
 from volagent.drivers.contract import VolumeMode
 from volagent.drivers.layout import Layout
 from volagent.node.actual import Actual
-from volagent.node.desired import API_BACKED, Problem, ResolvedPod, ResolvedVolume
+from volagent.node.desired import API_BACKED
 from volagent.node.pods import HandOver
 from volagent.node.pulled import PulledMounts
+from volagent.node.resolved import Problem, ResolvedPod, ResolvedVolume
 from volagent.node.sub_paths import resolve_sub_path, sub_path_name
 from volagent.node.world import NodeWorld
 from volagent.objects.meta import Document, PodUid

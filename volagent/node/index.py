@@ -7,8 +7,8 @@ pods depend on that object, which pods may still be running. For the event loop'
 from collections.abc import Callable, Collection
 
 from volagent.drivers.contract import VolumeKey
-from volagent.node.desired import ResolvedPod, ResolvedVolume
 from volagent.node.plan import Wanted
+from volagent.node.resolved import ResolvedPod, ResolvedVolume
 from volagent.objects.meta import PodUid
 from volagent.objects.references import Reference
 

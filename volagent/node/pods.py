@@ -22,9 +22,9 @@ from volagent.drivers.layout import Layout
 from volagent.host.contract import Trees
 from volagent.host.errors import HostError
 from volagent.node.actual import Actual
-from volagent.node.desired import Problem, ResolvedPod, ResolvedVolume
 from volagent.node.index import DesiredIndex
 from volagent.node.orphans import remove_pod_directory
+from volagent.node.resolved import Problem, ResolvedPod, ResolvedVolume
 from volagent.node.status import (
     Blocker,
     block_by_failure,

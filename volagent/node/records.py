@@ -54,6 +54,8 @@ class VolumeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     backend: str = "local"
     source: VolumeSource | None = None
     """The declaration, kept for volumes with a device: to find a device that may be attached."""
+    identity: str = ""
+    """Of a networked disk: what the storage calls it."""
     attached: Held = Held.NO
     device: HeldDevice | None = None
     prepared: bool = False

@@ -1,7 +1,8 @@
 """The Node object of this VM: made at start, its status kept true.
 
 `status.volumesInUse` changes with every volume that has a device; writes are gathered so that a
-burst of volumes costs one. Only this module writes the Node.
+burst of volumes costs one, but a disk that several nodes can reach waits for its being written, and
+so nobody else waits then. Of the node's own parts only this one writes the Node.
 """
 
 import asyncio
@@ -12,13 +13,18 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import psutil
 
 from volagent import __version__
 from volagent.aio.clock import Clock, format_time
-from volagent.client.contract import NODES, AlreadyExists, ApiError, Client
+from volagent.client.contract import NODES, AlreadyExists, ApiError, Client, Conflict
+from volagent.client.informer import Key
+from volagent.drivers.contract import VolumeKey
 from volagent.drivers.errors import DriverError
+from volagent.node.attachment import AttachmentGate
 from volagent.objects.meta import Document
+from volagent.objects.storage import Node
 from volagent.observe.logs import get_logger
 
 GATHER_S = 0.1
@@ -43,18 +49,41 @@ class NodeReporter:
     """Registers the node and writes its status."""
 
     def __init__(
-        self, client: Client, name: str, clock: Clock, in_use: Callable[[], list[str]]
+        self,
+        client: Client,
+        name: str,
+        clock: Clock,
+        gate: AttachmentGate,
+        find_in_use: Callable[[], list[str]],
+        go_on: Callable[[set[VolumeKey]], None],
     ) -> None:
+        """`go_on` is told which volumes have got their permission."""
         self._client = client
         self._name = name
         self._clock = clock
-        self._in_use = in_use
+        self._gate = gate
+        self._find_in_use = find_in_use
+        self._go_on = go_on
+        self._known: Node | None = None
         self._changed = asyncio.Event()
-        self._changed.set()
+        self._hurry = asyncio.Event()
 
     def touch(self) -> None:
         """The volumes that must not be detached from this node may have changed."""
         self._changed.set()
+
+    def hurry(self) -> None:
+        """They have, and somebody waits for its being written."""
+        self._changed.set()
+        self._hurry.set()
+
+    def saw(self, _key: Key, _old: Node | None, new: Node | None) -> None:
+        """Another version of this node's Node."""
+        if new is None or int(new.metadata.resource_version) > self._gate.version:
+            self._known = new
+            self._go_on(self._gate.observe(new))
+            if self._is_behind():
+                self.touch()
 
     async def register(self, more_labels: Mapping[str, str] = _NO_LABELS) -> None:
         """Make the Node when it is missing, and set its labels. Raises `ApiError`."""
@@ -91,30 +120,74 @@ class NodeReporter:
     async def run(
         self, start: Callable[[str, Coroutine[Any, Any, None]], object], extras: NodeExtras
     ) -> None:
-        """Write the status whenever it changed, for ever; the labels once they are known."""
+        """Write the facts, then the volumes in use whenever they changed, for ever."""
         if extras.fetch_labels is not None:
             start("node labels", self._label(extras.fetch_labels))
+        await self._try(self._write_facts, extras.limits)
+        self._changed.set()
         while True:
             await self._changed.wait()
-            await asyncio.sleep(GATHER_S)
+            await self._gather()
             self._changed.clear()
+            self._hurry.clear()
+            await self._try(self._write_in_use)
+
+    async def _gather(self) -> None:
+        """Let a burst of changes become one write, unless somebody waits for it."""
+        try:
+            await asyncio.wait_for(self._hurry.wait(), GATHER_S)
+        except TimeoutError:
+            return
+
+    async def _try(self, write: Callable[..., Awaitable[None]], *what: Any) -> None:
+        while True:
             try:
-                await self._write(extras.limits)
+                await write(*what)
+            except Conflict:
+                self._known = None
             except ApiError as error:
                 _log.warning("node status not written", error=error.message)
-                self._changed.set()
                 await asyncio.sleep(RETRY_S)
+            else:
+                return
 
-    async def _write(self, limits: Mapping[str, str]) -> None:
+    async def _write_facts(self, limits: Mapping[str, str]) -> None:
         node = await self._client.get(NODES, self._name)
         status = describe_node(self._name, format_time(self._clock.wall()))
         status["capacity"] = {**status["capacity"], **limits}
         status["allocatable"] = {**status["allocatable"], **limits}
-        status["volumesInUse"] = self._in_use() or None
         old = node.get("status", {}).get("conditions", [])
         if old and old[0].get("status") == "True":
             status["conditions"][0]["lastTransitionTime"] = old[0].get("lastTransitionTime")
         await self._client.patch(NODES, self._name, {"status": status}, subresource="status")
+
+    async def _write_in_use(self) -> None:
+        """Only in the version that was read: see `objects/attachments.py`."""
+        if self._known is None:
+            self._take(await self._client.get(NODES, self._name))
+        assert self._known is not None
+        if not self._is_behind():
+            return
+        names = self._find_in_use()
+        self._gate.begin_write(names)
+        change = {
+            "metadata": {"resourceVersion": self._known.metadata.resource_version},
+            "status": {"volumesInUse": names or None},
+        }
+        self._take(await self._client.patch(NODES, self._name, change, subresource="status"))
+
+    def _is_behind(self) -> bool:
+        known = self._known
+        return known is None or (known.status.volumes_in_use or []) != self._find_in_use()
+
+    def _take(self, document: Document) -> None:
+        node = msgspec.convert(document, Node)
+        known = self._known
+        if known is None or int(node.metadata.resource_version) > int(
+            known.metadata.resource_version
+        ):
+            self._known = node
+        self._go_on(self._gate.observe(node))
 
 
 def describe_node(name: str, now: str) -> Document:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from volagent.node.desired import Problem, ResolvedPod
 from volagent.node.records import Held, VolumeRecord
+from volagent.node.resolved import Problem, ResolvedPod
 from volagent.node.trace import StepTrace
 from volagent.objects.meta import Document
 

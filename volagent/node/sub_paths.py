@@ -14,7 +14,7 @@ from volagent.drivers.contract import (
 )
 from volagent.drivers.layout import Layout
 from volagent.drivers.sub_path import SUB_PATH_DRIVER, SubPathOptions
-from volagent.node.desired import ResolvedPod, ResolvedVolume
+from volagent.node.resolved import ResolvedPod, ResolvedVolume
 from volagent.runtime.contract import SubPathUse
 
 

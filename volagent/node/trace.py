@@ -21,7 +21,7 @@ class StepTrace:
 
     step: str
     state: str
-    """`running`, `done`, `failed`."""
+    """`running`, `done`, `failed`, `waiting` (for somebody else; `error` says for what)."""
     started_at: datetime
     took_ms: float | None = None
     evidence: str = ""

@@ -15,10 +15,10 @@ from volagent.client.contract import BadRequest, NotFound
 from volagent.drivers.contract import Phase
 from volagent.host.contract import MountId
 from volagent.node.agent import NodeAgent
-from volagent.node.desired import ResolvedPod, ResolvedVolume
 from volagent.node.plan import Wanted, plan
 from volagent.node.pods import PodEntry
 from volagent.node.records import Held, VolumeRecord
+from volagent.node.resolved import ResolvedPod, ResolvedVolume
 from volagent.node.status import is_published
 from volagent.node.trace import StepTrace
 from volagent.node.work import STEP_NAMES

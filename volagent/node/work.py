@@ -15,7 +15,7 @@ from typing import Protocol
 from volagent.aio.backoff import BackOff
 from volagent.aio.clock import Clock
 from volagent.drivers.contract import VolumeKey
-from volagent.drivers.errors import DriverError, Rejected, Uncertain
+from volagent.drivers.errors import DriverError, Rejected, Uncertain, Waiting
 from volagent.host.errors import HostError
 from volagent.node.actual import Actual
 from volagent.node.execute import Executor
@@ -137,13 +137,17 @@ class VolumeWorker:
         subject = wanted if wanted is not None else found
         assert subject is not None
         driver = wanted.spec.driver if wanted is not None else subject.driver  # type: ignore[union-attr]  # one or the other
-        observe_step(driver, name, took_s, failed=error is not None)
         if error is None:
+            observe_step(driver, name, took_s, failed=False)
             self._succeeded(step.key, name, pod, trace, evidence)
             return None
-        trace.state = "failed"
         trace.error = str(error)
         trace.remedy = error.remedy if isinstance(error, DriverError) else ""
+        if isinstance(error, Waiting):
+            trace.state = "waiting"
+            return error
+        trace.state = "failed"
+        observe_step(driver, name, took_s, failed=True)
         count_failure(driver, name)
         pods = [pod] if pod is not None else sorted(self._users(step.key))
         self.reporter.step_failed(subject, name, pods)
@@ -170,7 +174,7 @@ class VolumeWorker:
         if not steps:
             self.failures.pop(key, None)
             return None
-        retryable = [pair for pair in failed if not isinstance(pair[1], Rejected)]
+        retryable = [pair for pair in failed if not isinstance(pair[1], Rejected | Waiting)]
         if failed and not retryable:
             return None
         count = self.failures[key] = self.failures.get(key, 0) + 1

@@ -1,10 +1,88 @@
-"""How an attached volume is named in the status of its node. Pure.
+"""Attachments: a volume is on a node, as VolumeAttachments and the status of nodes say it. Pure.
 
-Source: Kubernetes' `GetUniqueVolumeName`; the kubelet writes it in `status.volumesInUse`, the
-attach/detach controller in `status.volumesAttached`.
+`status.volumesAttached` of a Node is written by the controller, `status.volumesInUse` by the node
+itself. A node touches a disk only while one version of its Node has the disk in both lists; the
+controller takes a disk from the first list only while it is not in the second. Both write the
+Node only in the version that they have read, so a disk is never used and given back at once.
+
+Source: Kubernetes' `GetUniqueVolumeName` and its attach/detach controller; the lists have the same
+meaning there.
 """
 
+import hashlib
+from collections.abc import Collection
+from typing import Any, Final
 
-def unique_name(driver: str, handle: str, name: str) -> str:
-    """`kubernetes.io/csi/<driver>^<handle>`, or `<driver>/<volume's name>` without a handle."""
-    return f"kubernetes.io/csi/{driver}^{handle}" if handle else f"{driver}/{name}"
+from volagent.objects.meta import TypedObject, View
+
+ATTACHER: Final = "volagent.dev"
+"""`spec.attacher` of the attachments that volagent's own controller looks after."""
+VOLUME: Final = "volagent.dev/volume"
+"""Annotation: the unique name of the volume."""
+EXCLUSIVE: Final = "volagent.dev/exclusive"
+"""Annotation: `true` when no other node may have the volume."""
+DETACH_FINALIZER: Final = "volagent.dev/detach"
+"""Goes when the storage has taken the volume from the node."""
+
+
+class AttachmentSource(View, frozen=True):
+    """`spec.source` of a VolumeAttachment."""
+
+    persistent_volume_name: str | None = None
+    inline_volume_spec: dict[str, Any] | None = None
+
+
+class AttachmentSpec(View, frozen=True):
+    """`spec` of a VolumeAttachment: the wish."""
+
+    attacher: str = ""
+    source: AttachmentSource = AttachmentSource()
+    node_name: str = ""
+
+
+class AttachmentError(View, frozen=True):
+    """What went wrong, and when (RFC 3339)."""
+
+    time: str | None = None
+    message: str = ""
+
+
+class AttachmentStatus(View, frozen=True):
+    """`status` of a VolumeAttachment: how far it is."""
+
+    attached: bool = False
+    attachment_metadata: dict[str, str] | None = None
+    attach_error: AttachmentError | None = None
+    detach_error: AttachmentError | None = None
+
+
+class VolumeAttachment(TypedObject, frozen=True):
+    """A VolumeAttachment (cluster-scoped): one volume is to be on one node."""
+
+    spec: AttachmentSpec = AttachmentSpec()
+    status: AttachmentStatus = AttachmentStatus()
+
+
+def unique_name(driver: str, identity: str) -> str:
+    """`kubernetes.io/iscsi/<identity>`, or `kubernetes.io/csi/<driver>^<identity>`."""
+    if driver.startswith("kubernetes.io/"):
+        return f"{driver}/{identity}"
+    return f"kubernetes.io/csi/{driver}^{identity}"
+
+
+def attachment_name(volume: str, node: str, *, exclusive: bool) -> str:
+    """The name of the VolumeAttachment of a volume, by its unique name.
+
+    That of an exclusive one does not depend on the node, so that the store itself refuses a second.
+    """
+    subject = volume if exclusive else f"{volume}\0{node}"
+    return f"volagent-{hashlib.sha256(subject.encode()).hexdigest()}"
+
+
+def is_shareable(modes: Collection[str], *, block: bool, read_only: bool) -> bool:
+    """Whether several nodes may have a disk at once.
+
+    Those that only read it, and raw ones whose users say that they share it. A file system that is
+    mounted by two kernels is destroyed by the first write, so ReadWriteMany does not allow that.
+    """
+    return read_only or set(modes) == {"ReadOnlyMany"} or (block and "ReadWriteMany" in modes)

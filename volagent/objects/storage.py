@@ -115,6 +115,13 @@ class NodeCondition(View, frozen=True):
     status: str = ""
 
 
+class AttachedVolume(View, frozen=True):
+    """`status.volumesAttached[]` of a Node."""
+
+    name: str
+    device_path: str = ""
+
+
 class NodeStatus(View, frozen=True):
     """`status` of a Node, as far as volumes and the choice of a node need it."""
 
@@ -122,6 +129,7 @@ class NodeStatus(View, frozen=True):
     allocatable: dict[str, str | int | float] | None = None
     conditions: list[NodeCondition] | None = None
     volumes_in_use: list[str] | None = None
+    volumes_attached: list[AttachedVolume] | None = None
 
 
 class NodeSpec(View, frozen=True):

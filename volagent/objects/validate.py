@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from volagent.objects import defaults
+from volagent.objects.attachments import VolumeAttachment
 from volagent.objects.field_errors import FieldError, InvalidObject
 from volagent.objects.meta import Document
 from volagent.objects.pod import Pod
@@ -16,11 +17,7 @@ from volagent.objects.rbac import Role, RoleBinding
 from volagent.objects.reading import read_view
 from volagent.objects.snapshot import VolumeSnapshot, VolumeSnapshotClass, VolumeSnapshotContent
 from volagent.objects.storage import ConfigMap, CSINode, PersistentVolume, PersistentVolumeClaim
-from volagent.objects.validate_attachment import (
-    VolumeAttachment,
-    validate_attachment,
-    validate_attachment_change,
-)
+from volagent.objects.validate_attachment import validate_attachment, validate_attachment_change
 from volagent.objects.validate_class import (
     GivenCapacity,
     GivenClass,

@@ -1,53 +1,14 @@
 """Rules for VolumeAttachments. Source: Kubernetes `pkg/apis/storage/validation/validation.go`."""
 
-from typing import Any
-
+from volagent.objects.attachments import VolumeAttachment
 from volagent.objects.field_errors import FieldError, forbidden, invalid, required
-from volagent.objects.meta import Document, TypedObject, View
+from volagent.objects.meta import Document
 from volagent.objects.names import check_subdomain
 from volagent.objects.validate_meta import validate_metadata
 from volagent.objects.validate_volumes import validate_driver_name
 
 METADATA_LIMIT_BYTES = 256 * 1024
 _ONE_OF = "must specify exactly one of inlineVolumeSpec and persistentVolumeName"
-
-
-class AttachmentSource(View, frozen=True):
-    """`spec.source` of a VolumeAttachment."""
-
-    persistent_volume_name: str | None = None
-    inline_volume_spec: dict[str, Any] | None = None
-
-
-class AttachmentSpec(View, frozen=True):
-    """`spec` of a VolumeAttachment: the wish."""
-
-    attacher: str = ""
-    source: AttachmentSource = AttachmentSource()
-    node_name: str = ""
-
-
-class AttachmentError(View, frozen=True):
-    """What went wrong, and when (RFC 3339)."""
-
-    time: str | None = None
-    message: str = ""
-
-
-class AttachmentStatus(View, frozen=True):
-    """`status` of a VolumeAttachment: how far it is."""
-
-    attached: bool = False
-    attachment_metadata: dict[str, str] | None = None
-    attach_error: AttachmentError | None = None
-    detach_error: AttachmentError | None = None
-
-
-class VolumeAttachment(TypedObject, frozen=True):
-    """A VolumeAttachment (cluster-scoped): one volume is to be on one node."""
-
-    spec: AttachmentSpec = AttachmentSpec()
-    status: AttachmentStatus = AttachmentStatus()
 
 
 def validate_attachment(attachment: VolumeAttachment, _document: Document) -> list[FieldError]:
