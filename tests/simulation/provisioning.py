@@ -7,6 +7,7 @@ objects only.
 
 import asyncio
 import contextlib
+import sys
 
 from tests.contract.client.documents import claim
 from tests.simulation.fake_provisioner import FakeProvisioner, FakeStorage, Mishaps, hang
@@ -79,7 +80,8 @@ class MortalClient:
         try:
             return await getattr(self._client, method)(resource, *arguments, **options)
         finally:
-            if resource is not EVENTS:
+            cancelled = isinstance(sys.exception(), asyncio.CancelledError)
+            if resource is not EVENTS and not cancelled:
                 await self._life.count_write()
 
     async def create(self, *arguments, **options):

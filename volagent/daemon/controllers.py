@@ -12,6 +12,7 @@ from volagent.aio.clock import Clock
 from volagent.client.contract import Client
 from volagent.client.events import EventRecorder
 from volagent.client.shared import SharedCopies
+from volagent.control.attach.run import AttachController
 from volagent.control.bind.run import Binder
 from volagent.control.discover.decide import Rule
 from volagent.control.discover.run import Discovery
@@ -23,6 +24,7 @@ from volagent.control.provision.run import ProvisionController
 from volagent.control.schedule.run import Scheduler
 from volagent.control.schedule.view import PlacementView
 from volagent.control.snapshot.run import SnapshotController
+from volagent.drivers.attaching.table import make_attachers
 from volagent.drivers.image import IMAGE
 from volagent.drivers.provisioning.contract import ProvisionerTable
 from volagent.drivers.provisioning.directory import DIRECTORY
@@ -76,6 +78,7 @@ def make_server_controllers(
         "scheduler": scheduler,
         "protection": ProtectionController(copies, client),
         "node life": NodeLife(copies, client, events, clock, settings.lease.timeout_s),
+        "attachments": AttachController(copies, client, events, make_attachers(), clock),
         "ephemeral claims": EphemeralController(copies, client, events),
         **make_volume_controllers(settings, copies, client, events, clock, machine),
     }

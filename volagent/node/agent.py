@@ -96,7 +96,7 @@ class NodeAgent:
         self.gate = AttachmentGate()
         self.node = NodeReporter(
             client, config.node_name, clock, self.gate,
-            lambda: find_volumes_in_use(self.index, self.actual), self._mark_volumes,
+            lambda: find_volumes_in_use(self.index, self.actual, self.gate), self._mark_volumes,
         )  # fmt: skip
 
     def _assemble(self) -> None:

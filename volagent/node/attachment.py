@@ -1,9 +1,10 @@
 """Which networked disks this node may touch, by what its Node says. Pure.
 
-The agreement is in `objects/attachments.py`: the node names a disk in `status.volumesInUse` before
-it touches it, the controller names it in `status.volumesAttached`, and only a version of the Node
-that has it in both lists is a permission. The permission lasts until the node itself begins to
-write a Node without it, whatever becomes of that write.
+The agreement is in `objects/attachments.py`: the controller names a disk in
+`status.volumesAttached`, the node then names it in `status.volumesInUse`, and only a version of the
+Node that has it in both lists is a permission. The permission lasts until the node itself begins to
+write a Node without it, whatever becomes of that write. A disk that is merely wanted is not named,
+so that "in use" always means that it may be touched.
 """
 
 from collections.abc import Collection
@@ -21,6 +22,7 @@ class AttachmentGate:
 
     def __init__(self) -> None:
         self._version = 0
+        self._attached: frozenset[str] = frozenset()
         self._granted: frozenset[str] = frozenset()
         self._waiting: dict[str, VolumeKey] = {}
 
@@ -33,6 +35,10 @@ class AttachmentGate:
         """Whether a disk may be touched, by its unique name."""
         return volume in self._granted
 
+    def is_attached(self, volume: str) -> bool:
+        """Whether the controller has named a disk for this node."""
+        return volume in self._attached
+
     def await_grant(self, volume: str, key: VolumeKey) -> None:
         """Have `observe` tell when the disk may be touched."""
         self._waiting[volume] = key
@@ -43,14 +49,14 @@ class AttachmentGate:
         An older version than the last is ignored: what is read and what is written meet here.
         """
         if node is None:
-            self._version, self._granted = 0, frozenset()
+            self._version, self._attached, self._granted = 0, frozenset(), frozenset()
             return set()
         version = int(node.metadata.resource_version or "0")
         if version <= self._version:
             return set()
         self._version = version
-        attached = {each.name for each in node.status.volumes_attached or ()}
-        self._granted = frozenset(attached.intersection(node.status.volumes_in_use or ()))
+        self._attached = frozenset(each.name for each in node.status.volumes_attached or ())
+        self._granted = self._attached.intersection(node.status.volumes_in_use or ())
         return {
             self._waiting.pop(volume) for volume in tuple(self._waiting) if volume in self._granted
         }
@@ -60,13 +66,15 @@ class AttachmentGate:
         self._granted = self._granted.intersection(in_use)
 
 
-def find_volumes_in_use(index: DesiredIndex, actual: Actual) -> list[str]:
+def find_volumes_in_use(index: DesiredIndex, actual: Actual, gate: AttachmentGate) -> list[str]:
     """What must not be detached from this node: unique names, sorted.
 
-    Whatever has a device or a mount here, or may have one; and the networked disks that pods want.
+    Whatever has a device or a mount here, or may have one; and the disks that are attached here and
+    that pods want.
     """
     wanted = (index.wanted(key) for key in index.keys())  # noqa: SIM118  # a method
     names = {attachment_of(one.spec) for one in wanted if one is not None and one.spec.identity}
+    names = set(filter(gate.is_attached, names))
     for key in actual.keys():  # noqa: SIM118  # a method, not a mapping
         record = actual.get(key)
         if record is not None and _is_held(record):

@@ -83,7 +83,7 @@ class NodeReporter:
             self._known = new
             self._go_on(self._gate.observe(new))
             if self._is_behind():
-                self.touch()
+                self.hurry()  # a disk was attached that pods wait for
 
     async def register(self, more_labels: Mapping[str, str] = _NO_LABELS) -> None:
         """Make the Node when it is missing, and set its labels. Raises `ApiError`."""
@@ -152,27 +152,32 @@ class NodeReporter:
                 return
 
     async def _write_facts(self, limits: Mapping[str, str]) -> None:
+        """With the volumes in use: whoever reads `bootID` may rely on those."""
         node = await self._client.get(NODES, self._name)
+        self._take(node)
         status = describe_node(self._name, format_time(self._clock.wall()))
         status["capacity"] = {**status["capacity"], **limits}
         status["allocatable"] = {**status["allocatable"], **limits}
         old = node.get("status", {}).get("conditions", [])
         if old and old[0].get("status") == "True":
             status["conditions"][0]["lastTransitionTime"] = old[0].get("lastTransitionTime")
-        await self._client.patch(NODES, self._name, {"status": status}, subresource="status")
+        await self._write(status)
 
     async def _write_in_use(self) -> None:
         """Only in the version that was read: see `objects/attachments.py`."""
         if self._known is None:
             self._take(await self._client.get(NODES, self._name))
         assert self._known is not None
-        if not self._is_behind():
-            return
+        if self._is_behind():
+            await self._write({})
+
+    async def _write(self, status: Document) -> None:
+        assert self._known is not None
         names = self._find_in_use()
         self._gate.begin_write(names)
         change = {
             "metadata": {"resourceVersion": self._known.metadata.resource_version},
-            "status": {"volumesInUse": names or None},
+            "status": {**status, "volumesInUse": names or None},
         }
         self._take(await self._client.patch(NODES, self._name, change, subresource="status"))
 

@@ -122,6 +122,12 @@ class AttachedVolume(View, frozen=True):
     device_path: str = ""
 
 
+class NodeInfo(View, frozen=True):
+    """`status.nodeInfo` of a Node; "" until the node itself has written its status."""
+
+    boot_id: str = msgspec.field(default="", name="bootID")
+
+
 class NodeStatus(View, frozen=True):
     """`status` of a Node, as far as volumes and the choice of a node need it."""
 
@@ -130,6 +136,7 @@ class NodeStatus(View, frozen=True):
     conditions: list[NodeCondition] | None = None
     volumes_in_use: list[str] | None = None
     volumes_attached: list[AttachedVolume] | None = None
+    node_info: NodeInfo = NodeInfo()
 
 
 class NodeSpec(View, frozen=True):

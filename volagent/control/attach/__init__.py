@@ -1,0 +1,1 @@
+"""Which node has which networked disk: VolumeAttachments, and the status of nodes."""

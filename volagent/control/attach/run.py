@@ -1,0 +1,326 @@
+"""Carries out what `decide` says: the attach/detach controller.
+
+One disk at a time, disks side by side. Everything is derived from the stored objects, so another
+process can go on from between any two writes.
+"""
+
+import asyncio
+import random
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from volagent.aio.backoff import BackOff
+from volagent.aio.clock import Clock, format_time
+from volagent.aio.queue import KeyedQueue
+from volagent.aio.tasks import Supervisor
+from volagent.client.contract import (
+    VOLUME_ATTACHMENTS,
+    AlreadyExists,
+    ApiError,
+    Client,
+    Conflict,
+    NotFound,
+)
+from volagent.client.events import EventRecorder, Subject
+from volagent.client.informer import Key
+from volagent.client.shared import SharedCopies
+from volagent.control.attach.decide import (
+    Attach,
+    Await,
+    Create,
+    Refuse,
+    Release,
+    Standing,
+    Step,
+    Tell,
+    Withdraw,
+    decide_disk,
+)
+from volagent.control.attach.documents import (
+    attachment_document,
+    status_attached,
+    status_error,
+    status_lost,
+    without_finalizer,
+)
+from volagent.control.attach.nodes import AttachedLists
+from volagent.control.attach.wants import Want, WantFinder, WantIndex, claims_of
+from volagent.control.attach.world import AttachmentWorld
+from volagent.drivers.attaching.contract import AttacherTable, Placed, Verifies
+from volagent.drivers.contract import DriverName
+from volagent.drivers.errors import DriverError
+from volagent.objects.attachments import VolumeAttachment
+from volagent.objects.pod import Pod
+from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
+from volagent.observe.logs import get_logger
+
+WORKERS: Final = 64
+RETRY_S: Final = 1.0
+VERIFY_S: Final = 60.0
+BACKEND_RETRY: Final = BackOff(first_s=1.0, max_s=300.0)
+
+_log = get_logger("attach")
+
+
+class AttachController:
+    """Decides which node has which disk."""
+
+    def __init__(
+        self,
+        copies: SharedCopies,
+        client: Client,
+        events: EventRecorder,
+        attachers: AttacherTable,
+        clock: Clock,
+    ) -> None:
+        """Before `copies.run`."""
+        self._copies = copies
+        self._client = client
+        self._events = events
+        self._attachers = attachers
+        self._clock = clock
+        self._finder = WantFinder(attachers, copies.claims.get, copies.volumes.get)
+        self._wants = WantIndex()
+        self._lists = AttachedLists(client)
+        self._failures: dict[str, int] = {}
+        self._told: dict[str, set[tuple[str, str]]] = {}
+        """Per disk, what pods were told about it: uid and text."""
+        self._queue: KeyedQueue[str] | None = None
+        self._world = AttachmentWorld(copies, self._mark)
+        copies.pods.listen(self._pod_changed)
+        copies.claims.listen(self._claim_changed)
+        copies.volumes.listen(self._volume_changed)
+
+    async def run(self) -> None:
+        """Attach and detach, for ever."""
+        await self._copies.wait_synced()
+        async with Supervisor() as tasks:
+            self._queue = KeyedQueue("attach", self._work, tasks.start, width=WORKERS)
+            for pod in tuple(self._copies.pods.values()):
+                self._find_wants(pod)
+            for volume in self._world.volumes():
+                self._mark(volume)
+            if any(isinstance(each, Verifies) for each in self._attachers.values()):
+                self._verifying = tasks.start_loop("verify", self._verify_again_and_again())
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self._queue.stop()
+
+    # -- what a change concerns --------------------------------------------------------------
+
+    def _mark(self, volume: str) -> None:
+        if self._queue is not None:
+            self._queue.mark(volume)
+
+    def _pod_changed(self, key: Key, old: Pod | None, new: Pod | None) -> None:
+        self._wants.name_claims(key, claims_of(old), claims_of(new))
+        if self._queue is None:
+            return
+        if new is not None:
+            self._find_wants(new)
+        else:
+            self._put(key, [])
+
+    def _claim_changed(
+        self, key: Key, _old: PersistentVolumeClaim | None, _new: PersistentVolumeClaim | None
+    ) -> None:
+        if self._queue is None:
+            return
+        for namespace, name in self._wants.pods_of_claim(key):
+            pod = self._copies.pods.get(namespace, name)
+            if pod is not None:
+                self._find_wants(pod)
+
+    def _volume_changed(
+        self, _key: Key, _old: PersistentVolume | None, new: PersistentVolume | None
+    ) -> None:
+        reference = new.spec.claim_ref if new is not None else None
+        if reference is not None:
+            self._claim_changed((reference.namespace, reference.name), None, None)
+
+    def _find_wants(self, pod: Pod) -> None:
+        self._put((pod.metadata.namespace, pod.metadata.name), self._finder.find(pod))
+
+    def _put(self, pod: Key, wants: list[Want]) -> None:
+        for volume in self._wants.put(pod, wants):
+            self._failures.pop(volume, None)
+            self._mark(volume)
+
+    # -- work --------------------------------------------------------------------------------
+
+    async def _work(self, volume: str) -> float | None:
+        wants = self._wants.of_volume(volume)
+        steps = decide_disk(wants, self._world.standings(volume), self._world.barred())
+        self._forget_told(volume, wants)
+        again_s: list[float] = []
+        for step in steps:
+            try:
+                again = await self._carry_out(volume, step)
+            except (Conflict, NotFound, AlreadyExists):
+                again = RETRY_S  # it changed meanwhile; the change may have been seen already
+            except ApiError as error:
+                _log.warning("attachment interrupted", volume=volume, error=error.message)
+                again = RETRY_S
+            if again is not None:
+                again_s.append(again)
+        return min(again_s, default=None)
+
+    async def _carry_out(self, volume: str, step: Step) -> float | None:
+        match step:
+            case Create(want):
+                await self._client.create(VOLUME_ATTACHMENTS, attachment_document(want))
+            case Attach():
+                return await self._attach(volume, step)
+            case Tell(standing):
+                await self._lists.add(volume, standing)
+            case Release(standing):
+                await self._client.delete(VOLUME_ATTACHMENTS, standing.attachment, uid=standing.uid)
+            case Withdraw(standing):
+                return await self._withdraw(volume, standing)
+            case Refuse(want, reason):
+                self._tell_once(volume, want, "FailedAttachVolume", reason)
+            case Await():
+                pass  # the node's next word marks the disk
+        return None
+
+    async def _attach(self, volume: str, step: Attach) -> float | None:
+        attachment = await self._read(step.standing)
+        placed = self._placed(attachment)
+        if placed is None or attachment.metadata.deletion_timestamp is not None:
+            return None
+        driver = self._world.driver_of(volume)
+        try:
+            facts = await self._attachers[driver].attach(placed)
+        except DriverError as error:
+            return await self._failed(volume, attachment, error, step.wants)
+        status = status_attached(attachment, facts)
+        await self._client.patch(
+            VOLUME_ATTACHMENTS, attachment.metadata.name, status, subresource="status"
+        )
+        self._failures.pop(volume, None)
+        for want in step.wants:
+            text = f'AttachVolume.Attach succeeded for volume "{want.label}"'
+            self._events.normal(_subject(want), "SuccessfulAttachVolume", text)
+        _log.info("attached", volume=volume, node=placed.node)
+        return None
+
+    async def _withdraw(self, volume: str, standing: Standing) -> float | None:
+        """From the Node first, and on its word as it is now; then from the storage."""
+        if not await self._lists.remove(standing.node, volume):
+            return None  # it is used again: the node says when it is not
+        if standing.proof and standing.in_use:
+            _log.warning(
+                "taken from a node by proof", volume=volume, node=standing.node,
+                proof=standing.proof,
+            )  # fmt: skip
+        if not standing.attachment:
+            return None
+        attachment = await self._read(standing)
+        placed = self._placed(attachment)
+        if placed is not None:
+            try:
+                await self._attachers[self._world.driver_of(volume)].detach(placed)
+            except DriverError as error:
+                return await self._failed(volume, attachment, error, ())
+        await self._client.patch(
+            VOLUME_ATTACHMENTS, attachment.metadata.name, without_finalizer(attachment)
+        )
+        self._failures.pop(volume, None)
+        _log.info("detached", volume=volume, node=standing.node)
+        return None
+
+    async def _failed(
+        self,
+        volume: str,
+        attachment: VolumeAttachment,
+        error: DriverError,
+        wants: Sequence[Want],
+    ) -> float:
+        """Note it where people look, and try again later."""
+        text = f"{error} ({error.remedy})" if error.remedy else str(error)
+        for want in wants:
+            reason = f'AttachVolume.Attach failed for volume "{want.label}" : {text}'
+            self._tell_once(volume, want, "FailedAttachVolume", reason)
+        status = status_error(attachment, text, format_time(self._clock.wall()))
+        await self._client.patch(
+            VOLUME_ATTACHMENTS, attachment.metadata.name, status, subresource="status"
+        )
+        _log.warning("storage refused", volume=volume, node=attachment.spec.node_name, error=text)
+        count = self._failures[volume] = self._failures.get(volume, 0) + 1
+        return BACKEND_RETRY.delay_s(count, random.random())
+
+    async def _read(self, standing: Standing) -> VolumeAttachment:
+        """The attachment that was judged, as it is now. Raises `Conflict` when it is another."""
+        document = await self._client.get(VOLUME_ATTACHMENTS, standing.attachment)
+        attachment = self._world.decode(document)
+        if attachment.metadata.uid != standing.uid:
+            raise Conflict(f"{standing.attachment} is another one now")
+        return attachment
+
+    def _placed(self, attachment: VolumeAttachment) -> Placed | None:
+        source = self._finder.source_named(attachment.spec.source)
+        return Placed(source, attachment.spec.node_name) if source is not None else None
+
+    async def _verify_again_and_again(self) -> None:
+        while True:
+            await asyncio.sleep(VERIFY_S)
+            for driver, attacher in self._attachers.items():
+                if isinstance(attacher, Verifies):
+                    await self._verify(driver, attacher)
+
+    async def _verify(self, driver: DriverName, attacher: Verifies) -> None:
+        """An attachment that its storage does not know any more is made again."""
+        held = [
+            (placed, attachment)
+            for attachment in self._world.attached_by(driver)
+            if (placed := self._placed(attachment)) is not None
+        ]
+        try:
+            lost = await attacher.find_lost([placed for placed, _ in held]) if held else ()
+        except DriverError as error:
+            _log.warning("attachments not verified", driver=driver, error=str(error))
+            return
+        for placed, attachment in held:
+            if placed not in lost:
+                continue
+            change = status_lost(attachment)
+            name = attachment.metadata.name
+            try:
+                await self._client.patch(VOLUME_ATTACHMENTS, name, change, subresource="status")
+            except ApiError as error:
+                _log.warning("lost attachment not noted", name=name, error=error.message)
+            else:
+                _log.warning("attachment lost", name=name, node=placed.node)
+
+    # -- what pods are told ------------------------------------------------------------------
+
+    def _tell_once(self, volume: str, want: Want, reason: str, text: str) -> None:
+        told = self._told.setdefault(volume, set())
+        if (want.uid, text) not in told:
+            told.add((want.uid, text))
+            self._events.warning(_subject(want), reason, text)
+
+    def _forget_told(self, volume: str, wants: Sequence[Want]) -> None:
+        uids = {want.uid for want in wants}
+        left = {each for each in self._told.get(volume, ()) if each[0] in uids}
+        if left:
+            self._told[volume] = left
+        else:
+            self._told.pop(volume, None)
+
+    def explain(self, pod: Pod) -> Iterator[tuple[str, str]]:
+        """For each disk of a pod that it cannot have now: what people call it, and why."""
+        for want in self._finder.find(pod):
+            steps = decide_disk(
+                self._wants.of_volume(want.volume),
+                self._world.standings(want.volume),
+                self._world.barred(),
+            )
+            for step in steps:
+                if isinstance(step, Refuse) and step.want.uid == want.uid:
+                    yield want.label, step.reason
+
+
+def _subject(want: Want) -> Subject:
+    return Subject("Pod", want.pod[0], want.pod[1], want.uid)

@@ -1,0 +1,155 @@
+"""Where each networked disk is, by the copies of VolumeAttachments and Nodes."""
+
+from collections.abc import Callable, Collection, Mapping
+
+import msgspec
+
+from volagent.client.contract import VOLUME_ATTACHMENTS
+from volagent.client.informer import Key
+from volagent.client.shared import SharedCopies
+from volagent.control.attach.decide import Standing, find_proof, is_in_use
+from volagent.drivers.contract import DriverName
+from volagent.objects.attachments import (
+    ATTACHER,
+    EXCLUSIVE,
+    VOLUME,
+    AttachmentSource,
+    VolumeAttachment,
+)
+from volagent.objects.meta import Document
+from volagent.objects.storage import Node
+
+_CSI = "kubernetes.io/csi/"
+
+
+class AttachmentWorld:
+    """An index of attachments and of what nodes list, by disk."""
+
+    def __init__(self, copies: SharedCopies, mark: Callable[[str], None]) -> None:
+        """`mark` is told which disks a change concerns. Before `copies.run`."""
+        self._nodes = copies.nodes
+        self._mark = mark
+        self._attachments: dict[str, dict[str, VolumeAttachment]] = {}
+        self._listed: dict[str, set[str]] = {}
+        self._barred: dict[str, str] = {}
+        copies.follow(VOLUME_ATTACHMENTS, VolumeAttachment).listen(self._attachment_changed)
+        copies.nodes.listen(self._node_changed)
+
+    def volumes(self) -> Collection[str]:
+        """Every disk that is anywhere."""
+        return {*self._attachments, *self._listed}
+
+    def standings(self, volume: str) -> list[Standing]:
+        """Where a disk is, is coming, or is going from."""
+        attachments = self._attachments.get(volume, {}).values()
+        nodes = {each.spec.node_name for each in attachments}
+        found = [self._standing_of(volume, each) for each in attachments]
+        listed = self._listed.get(volume, set()) - nodes
+        found += [self._merely_listed(volume, name) for name in listed]
+        return sorted(found, key=lambda standing: (standing.node, standing.attachment))
+
+    def barred(self) -> Mapping[str, str]:
+        """Nodes that get no disks, and why."""
+        return self._barred
+
+    def driver_of(self, volume: str) -> DriverName:
+        """The driver in a unique name."""
+        if volume.startswith(_CSI):
+            return DriverName(volume.removeprefix(_CSI).partition("^")[0])
+        return DriverName("/".join(volume.split("/")[:2]))
+
+    def attached_by(self, driver: DriverName) -> list[VolumeAttachment]:
+        """The attachments of a driver's disks that its storage has made."""
+        return [
+            attachment
+            for volume, standing in self._attachments.items()
+            if self.driver_of(volume) == driver
+            for attachment in standing.values()
+            if attachment.status.attached and attachment.metadata.deletion_timestamp is None
+        ]
+
+    def decode(self, document: Document) -> VolumeAttachment:
+        """The view of an attachment."""
+        return msgspec.convert(document, VolumeAttachment)
+
+    def _standing_of(self, volume: str, attachment: VolumeAttachment) -> Standing:
+        metadata, spec = attachment.metadata, attachment.spec
+        node = self._nodes.get("", spec.node_name)
+        return Standing(
+            node=spec.node_name,
+            attachment=metadata.name,
+            uid=metadata.uid,
+            source=spec.source,
+            exclusive=(metadata.annotations or {}).get(EXCLUSIVE) == "true",
+            attached=attachment.status.attached,
+            going=metadata.deletion_timestamp is not None,
+            told=spec.node_name in self._listed.get(volume, ()),
+            in_use=is_in_use(node, volume),
+            proof=find_proof(node),
+        )
+
+    def _merely_listed(self, volume: str, name: str) -> Standing:
+        node = self._nodes.get("", name)
+        return Standing(
+            node=name, attachment="", uid="", source=AttachmentSource(), exclusive=True,
+            attached=True, going=False, told=True,
+            in_use=is_in_use(node, volume), proof=find_proof(node),
+        )  # fmt: skip
+
+    def _attachment_changed(
+        self, _key: Key, old: VolumeAttachment | None, new: VolumeAttachment | None
+    ) -> None:
+        for each in (old, new):
+            volume = _volume_of(each)
+            if each is None or not volume:
+                continue
+            standing = self._attachments.setdefault(volume, {})
+            standing.pop(each.metadata.name, None)
+            if each is new:
+                standing[each.metadata.name] = each
+            if not standing:
+                self._attachments.pop(volume)
+            self._mark(volume)
+
+    def _node_changed(self, key: Key, old: Node | None, new: Node | None) -> None:
+        before, after = _listed_by(old), _listed_by(new)
+        for volume in before - after:
+            nodes = self._listed.get(volume, set())
+            nodes.discard(key[1])
+            if not nodes:
+                self._listed.pop(volume, None)
+        for volume in after - before:
+            self._listed.setdefault(volume, set()).add(key[1])
+        proof = find_proof(new)
+        if proof:
+            self._barred[key[1]] = proof
+        else:
+            self._barred.pop(key[1], None)
+        concerned = before ^ after
+        concerned |= {
+            volume
+            for volume in _used_by(old) ^ _used_by(new)
+            if volume in self._attachments or volume in self._listed
+        }
+        if (old is None) != (new is None) or find_proof(old) != proof:
+            concerned |= {
+                volume
+                for volume, standing in self._attachments.items()
+                if any(each.spec.node_name == key[1] for each in standing.values())
+            }
+        for volume in concerned:
+            self._mark(volume)
+
+
+def _volume_of(attachment: VolumeAttachment | None) -> str:
+    if attachment is None or attachment.spec.attacher != ATTACHER:
+        return ""
+    return (attachment.metadata.annotations or {}).get(VOLUME, "")
+
+
+def _listed_by(node: Node | None) -> set[str]:
+    return {each.name for each in (node.status.volumes_attached if node else None) or ()}
+
+
+def _used_by(node: Node | None) -> set[str]:
+    return set((node.status.volumes_in_use if node is not None else None) or ())
