@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.lab.cluster import Cluster
 from tests.cluster.lab.lab import Lab, find_obstacle
 
 _HERE = Path(__file__).parent
@@ -52,3 +53,13 @@ def lab(lab_is_possible: None) -> Iterator[Lab]:
     """An empty lab; the module's own fixtures add machines to it."""
     with Lab() as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def cluster(lab_is_possible: None) -> Iterator[Cluster]:
+    """Storage, a server and two nodes, shared by the scenarios of several modules.
+
+    Each leaves it as it was: every machine on, every daemon running, nothing declared.
+    """
+    with Lab() as made:
+        yield Cluster.build(made)

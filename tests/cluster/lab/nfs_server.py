@@ -11,7 +11,8 @@ from tests.cluster.lab.machine import Machine
 _EXPORT = "/export"
 
 _SERVE = """
-modprobe -a sunrpc nfsd
+modprobe -a sunrpc lockd nfsd
+echo 10 >/proc/sys/fs/nfs/nlm_grace_period   # of version 3, but nobody gets a lock before it ends
 mkdir -p {export} /var/lib/nfs/v4recovery /run/rpc_pipefs
 blkid {disk} >/dev/null || mkfs.ext4 -q {disk}
 mount {disk} {export}

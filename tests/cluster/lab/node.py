@@ -1,52 +1,16 @@
-"""The role of a VM that runs volagent: the daemon of this checkout on a machine, and its API.
+"""A VM that has volumes: the daemon's root directory and mount table."""
 
-The root and state directories lie on the machine's first disk, as on a real VM, so they outlive a
-power cut; the run directory lies in memory. The daemon runs as it would under systemd, in the
-machine's own mount namespace.
-"""
-
-import itertools
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tests.cluster.lab.daemon import Daemon
 from tests.cluster.lab.machine import Machine
-from volagent.client.contract import RESOURCES
 
 Json = dict[str, Any]
 
-_CHECKOUT = Path(__file__).parents[3]
 _GUEST = Path(__file__).parent / "guest"
-_DATA = "/data"
-_ROOT = f"{_DATA}/kubelet"
-_RUN = "/run/volagent"
-_SOCKET = f"{_RUN}/volagent.sock"
-_CONFIG = "/etc/volagent/scenario.toml"
-_LOG = "/run/volagent.log"
-_PID = "/run/volagent.pid"
-_START_TIMEOUT_S = 60.0
-_RESOURCES = {resource.kind: resource for resource in RESOURCES}
-
-_MOUNT_DATA = """
-mkdir -p {data}
-mountpoint -q {data} || {{
-  blkid {disk} >/dev/null || mkfs.ext4 -q {disk}
-  mount {disk} {data}
-}}
-"""
-_START = """
-cd /
-setsid {checkout}/.venv/bin/volagent run --config {config} --root-dir {root} \
-  --state-dir {data}/volagent --run-dir {run} --node-name {name} </dev/null >>{log} 2>&1 &
-echo $! >{pid}
-"""
-_WAIT_ENDED = "while kill -0 $pid 2>/dev/null; do sleep 0.05; done"
-
-
-class ApiFailed(Exception):
-    """The API answered with an error, or not in time; the message has the answer and the log."""
+_ROOT = "/data/kubelet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,121 +25,12 @@ class Mount:
     """Of the mount and of the file system together."""
 
 
-@dataclass(frozen=True, slots=True)
-class Awaited:
-    """A wait that ended well."""
-
-    took_ms: float
-    body: Any
-
-
-class VolagentNode:
-    """volagent on a machine; `start` may be called again after `kill`, `stop` or a new boot."""
+class VolagentNode(Daemon):
+    """volagent in one process on a machine that has its volumes."""
 
     def __init__(self, machine: Machine, *, settings: str = "") -> None:
-        self.machine = machine
-        if "[auth]" not in settings:  # scenarios count a pod's mounts
-            settings += "\n[auth]\nmount_service_account_token = false\n"
-        self._settings = settings
-        self.data = _DATA
-        self._requests = itertools.count()
-
-    def start(self) -> Awaited:
-        """Start the daemon with its settings and wait until `/readyz` says 200."""
-        self.machine.run(_MOUNT_DATA.format(data=_DATA, disk=self.machine.disks[0]))
-        self.machine.put_file(_CONFIG, self._settings)
-        self.machine.run(
-            _START.format(
-                checkout=_CHECKOUT, config=_CONFIG, root=_ROOT, data=_DATA, run=_RUN,
-                name=self.machine.name, log=_LOG, pid=_PID,
-            )
-        )  # fmt: skip
-        return self._until("/readyz", "serving", _START_TIMEOUT_S)
-
-    def kill(self) -> None:
-        """`kill -9`, and wait until it is gone."""
-        self.machine.run(f"pid=$(cat {_PID}); kill -KILL $pid; {_WAIT_ENDED}")
-
-    def stop(self) -> None:
-        """SIGTERM, and wait until it has ended."""
-        self.machine.run(f"pid=$(cat {_PID}); kill -TERM $pid; {_WAIT_ENDED}")
-
-    def is_running(self) -> bool:
-        """Whether there is a daemon."""
-        alive = f"pid=$(cat {_PID}) && kill -0 $pid"
-        return self.machine.run(alive, check=False).code == 0
-
-    def call(self, method: str, path: str, body: Json | None = None) -> Any:
-        """One request; the answer's document. Raises `ApiFailed` for a status of 300 or above."""
-        (answer,) = self._ask([{"do": "call", "method": method, "path": path, "body": body}])
-        return self._good(answer, f"{method} {path}")
-
-    def declare(self, *objects: Json) -> list[Json]:
-        """Create objects in this order; returns them as the API answered."""
-        answers = self._ask(
-            {"do": "call", "method": "POST", "path": _collection(each), "body": each}
-            for each in objects
-        )
-        return [
-            self._good(answer, f"create {each['kind']} {each['metadata']['name']}")
-            for each, answer in zip(objects, answers, strict=True)
-        ]
-
-    def declare_ready(self, pod: Json, *, within_s: float = 30.0) -> Awaited:
-        """Create a pod and wait until its volumes are ready; the time is of both together."""
-        created, ready = self._ask(
-            [
-                {"do": "call", "method": "POST", "path": _collection(pod), "body": pod},
-                _wait(_path(pod), "ready", within_s),
-            ],
-            within_s,
-        )
-        self._good(created, "create pod")
-        awaited = self._held(ready, "pod ready", _path(pod))
-        return Awaited(created["took_ms"] + awaited.took_ms, awaited.body)
-
-    def is_ready(self, pod: Json) -> bool:
-        """What the node says at this moment about a pod's volumes."""
-        return bool(self._ask([_wait(_path(pod), "ready", 0.0)])[0]["held"])
-
-    def wait_ready(self, pod: Json, *, within_s: float = 30.0) -> Awaited:
-        """Wait until a pod's volumes are ready."""
-        return self._until(_path(pod), "ready", within_s)
-
-    def wait_unready(self, pod: Json, *, within_s: float = 30.0) -> Awaited:
-        """Wait until the node says that a pod's volumes are not ready."""
-        return self._until(_path(pod), "unready", within_s)
-
-    def wait_gone(self, document: Json, *, within_s: float = 30.0) -> Awaited:
-        """Wait until an object does not exist any more."""
-        return self._until(_path(document), "gone", within_s)
-
-    def delete(self, document: Json) -> None:
-        """Ask for an object's deletion."""
-        self.call("DELETE", _path(document))
-
-    def delete_gone(self, *documents: Json, within_s: float = 30.0) -> Awaited:
-        """Delete objects and wait until the last of them is gone."""
-        requests: list[Json] = [
-            {"do": "call", "method": "DELETE", "path": _path(each)} for each in documents
-        ]
-        requests += [_wait(_path(each), "gone", within_s) for each in documents]
-        answers = self._ask(requests, within_s * len(documents))
-        for each, answer in zip(documents, answers[len(documents) :], strict=True):
-            self._held(answer, "object gone", _path(each))
-        return Awaited(sum(answer["took_ms"] for answer in answers), None)
-
-    def explain(self, pod: Json) -> Json:
-        """What `volagent explain` shows for a pod."""
-        namespace, name = _namespace(pod), pod["metadata"]["name"]
-        answer: Json = self.call(
-            "GET", f"/apis/node.volagent.dev/v1/explain/namespaces/{namespace}/pods/{name}"
-        )
-        return answer
-
-    def uid(self, pod: Json) -> str:
-        """The pod's uid."""
-        return str(self.call("GET", _path(pod))["metadata"]["uid"])
+        super().__init__(machine, settings=settings)
+        self.arguments = ("--root-dir", _ROOT, "--node-name", machine.name)
 
     def pod_directory(self, pod: Json) -> str:
         """The pod's directory below the root."""
@@ -200,62 +55,6 @@ class VolagentNode:
         return self.machine.run(
             f"if [ -d {_ROOT}/pods ]; then find {_ROOT}/pods -mindepth 1; fi"
         ).out.splitlines()
-
-    def log(self) -> str:
-        """The daemon's log, its end."""
-        return self.machine.run(f"tail -n 60 {_LOG}", check=False).out
-
-    def _until(self, path: str, wish: str, within_s: float) -> Awaited:
-        (answer,) = self._ask([_wait(path, wish, within_s)], within_s)
-        return self._held(answer, wish, path)
-
-    def _ask(self, requests: "Sequence[Json] | Any", within_s: float = 0.0) -> list[Json]:
-        file = f"/run/request-{next(self._requests)}.json"
-        self.machine.put_file(file, json.dumps(list(requests)))
-        said = self.machine.run(
-            f"python3 -I -S {_GUEST}/api.py {_SOCKET} {file}",
-            timeout_s=60.0 + within_s,
-            check=False,
-        )
-        if said.code != 0:
-            raise ApiFailed(f"{said.err}\n--- daemon\n{self.log()}")
-        answers: list[Json] = json.loads(said.out)
-        return answers
-
-    def _good(self, answer: Json, what: str) -> Json:
-        if answer["code"] >= 300:
-            raise ApiFailed(f"{self.machine.name}: {what}: {answer['code']} {answer['body']}")
-        body: Json = answer["body"]
-        return body
-
-    def _held(self, answer: Json, wish: str, path: str) -> Awaited:
-        if not answer["held"]:
-            body = answer["body"]
-            shown = body.get("status", body) if isinstance(body, dict) else body
-            raise ApiFailed(
-                f"{self.machine.name}: {path} is not {wish}: {shown}\n--- daemon\n{self.log()}"
-            )
-        return Awaited(answer["took_ms"], answer["body"])
-
-
-def _wait(path: str, wish: str, within_s: float) -> Json:
-    return {"do": "until", "path": path, "is": wish, "within_s": within_s, "pid_file": _PID}
-
-
-def _namespace(document: Json) -> str:
-    return str(document["metadata"].get("namespace", "default"))
-
-
-def _collection(document: Json) -> str:
-    resource = _RESOURCES[document["kind"]]
-    root = f"/apis/{resource.api_version}" if resource.group else f"/api/{resource.version}"
-    if not resource.namespaced:
-        return f"{root}/{resource.plural}"
-    return f"{root}/namespaces/{_namespace(document)}/{resource.plural}"
-
-
-def _path(document: Json) -> str:
-    return f"{_collection(document)}/{document['metadata']['name']}"
 
 
 def _parse_mount(line: str) -> Mount:

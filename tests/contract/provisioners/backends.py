@@ -85,6 +85,7 @@ class LocalMount:
         self.server = server
         self.path = path
         self.target = f"{base}{path}"
+        self.source = f"{server}:{path}"
         self._perform = in_pool(helpers)
 
     async def perform(self, request: dict) -> dict:

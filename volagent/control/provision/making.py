@@ -351,6 +351,8 @@ class Maker:
         return self._around.node(provisioner.node or annotations.get(SELECTED_NODE, ""))
 
     def _warn(self, claim: PersistentVolumeClaim, reason: str, message: str) -> None:
+        name = f"{claim.metadata.namespace}/{claim.metadata.name}"
+        _log.warning("not provisioned", claim=name, reason=reason, error=message)
         self._around.events.warning(_subject(claim), reason, message)
 
 

@@ -50,10 +50,14 @@ class Made:
 class Export:
     """One directory of volumes, for one provisioner."""
 
-    def __init__(self, perform: Perform, clock: Clock, path: str, provisioner: str) -> None:
+    def __init__(
+        self, perform: Perform, clock: Clock, path: str, provisioner: str, *, known_as: str = ""
+    ) -> None:
+        """`known_as` is what people call the directory, when that is not its path here."""
         self._perform = perform
         self._clock = clock
         self.path = path
+        self.known_as = known_as or path
         self._provisioner = provisioner
         self._tidy_at_s = 0.0
 
@@ -67,22 +71,23 @@ class Export:
             return {"missing": True}  # nothing was ever made here, or its disk is not mounted
         except HostError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise OutOfSpace(str(error), remedy=f"free space in {self.path}") from error
-            raise Uncertain(str(error), remedy=f"look at {self.path} on this node") from error
+                raise OutOfSpace(str(error), remedy=f"free space in {self.known_as}") from error
+            raise Uncertain(str(error), remedy=f"look at {self.known_as}") from error
         refused = answer.get("refused")
         if refused:
             raise Rejected(refused["fact"], remedy=refused["remedy"])
         if answer.get("used"):
             raise Transient(
-                f"{self.path}/{request['directory']} is still in use: mounted at "
+                f"{self.known_as}/{request['directory']} is still in use: mounted at "
                 f"{', '.join(answer['used'])}",
                 remedy="stop what uses it; if nothing does, a mount was left behind: umount it",
             )
         if answer.get("full"):
             available = answer["full"]["available_bytes"]
+            elsewhere = ", or let the pod go to another node" if self.known_as == self.path else ""
             raise OutOfSpace(
-                f"{self.path} has {available >> 20} MiB free",
-                remedy="ask for less, free space, or let the pod go to another node",
+                f"{self.known_as} has {available >> 20} MiB free",
+                remedy=f"ask for less, or free space{elsewhere}",
             )
         return answer
 

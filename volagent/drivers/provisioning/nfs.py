@@ -46,7 +46,9 @@ class NfsSubdirProvisioner:
     @property
     def export(self) -> Export:
         """The export's volumes."""
-        return Export(self.mount.perform, self.clock, self.mount.target, self.name)
+        return Export(
+            self.mount.perform, self.clock, self.mount.target, self.name, known_as=self.mount.source
+        )
 
     def check(
         self, parameters: Mapping[str, str], mode: VolumeMode, access_modes: tuple[str, ...]
