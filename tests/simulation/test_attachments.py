@@ -105,6 +105,11 @@ def test_nothing_is_taken_from_a_silent_node_until_it_is_known_to_be_off():
             taint = {"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}
             await world.client.patch(NODES, "node01", {"spec": {"taints": [taint]}})
             await asyncio.sleep(10)
+            assert world.holders("d1") == set()  # its agent is not known to be silent
+            ready = {"type": "Ready", "status": "Unknown"}
+            change = {"status": {"conditions": [ready]}}
+            await world.client.patch(NODES, "node01", change, subresource="status")
+            await asyncio.sleep(10)
             assert world.holders("d1") == {"node02"}
         assert world.storage.violations == []
 

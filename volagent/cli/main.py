@@ -31,6 +31,7 @@ _COMMANDS = {
     "explain": ("explain", "Say where each of a pod's volumes stands, and why"),
     "mounts": ("explain", "Show the mounts that each container is handed"),
     "trash": ("trash", "Show, restore or delete the data of deleted volumes"),
+    "node": ("node", "Take VMs out of use, say that one is off, let one go"),
     "pv": ("pv", "Use a released volume again"),
     "kubeconfig": ("kubeconfig", "Print what the stock kubectl needs to talk to the daemon"),
     "doctor": ("doctor", "Check this machine and the daemon, say what to do"),

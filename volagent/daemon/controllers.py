@@ -18,6 +18,7 @@ from volagent.control.discover.decide import Rule
 from volagent.control.discover.run import Discovery
 from volagent.control.ephemeral.run import EphemeralController
 from volagent.control.expand.run import ExpandController
+from volagent.control.nodes.off import OutOfService
 from volagent.control.nodes.run import NodeLife
 from volagent.control.protect.run import ProtectionController
 from volagent.control.provision.run import ProvisionController
@@ -79,6 +80,7 @@ def make_server_controllers(
         "protection": ProtectionController(copies, client),
         "node life": NodeLife(copies, client, events, clock, settings.lease.timeout_s),
         "attachments": AttachController(copies, client, events, make_attachers(), clock),
+        "nodes that are off": OutOfService(copies, client, events),
         "ephemeral claims": EphemeralController(copies, client, events),
         **make_volume_controllers(settings, copies, client, events, clock, machine),
     }

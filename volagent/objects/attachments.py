@@ -14,6 +14,7 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from volagent.objects.meta import TypedObject, View
+from volagent.objects.storage import Node
 
 ATTACHER: Final = "volagent.dev"
 """`spec.attacher` of the attachments that volagent's own controller looks after."""
@@ -21,6 +22,10 @@ VOLUME: Final = "volagent.dev/volume"
 """Annotation: the unique name of the volume."""
 EXCLUSIVE: Final = "volagent.dev/exclusive"
 """Annotation: `true` when no other node may have the volume."""
+OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
+"""Taint: a person's word that a node is off."""
+CONFIRMED_BOOT: Final = "volagent.dev/confirmed-off"
+"""Annotation of a Node: which boot of it that word is about."""
 DETACH_FINALIZER: Final = "volagent.dev/detach"
 """Goes when the storage has taken the volume from the node."""
 
@@ -86,3 +91,16 @@ def is_shareable(modes: Collection[str], *, block: bool, read_only: bool) -> boo
     mounted by two kernels is destroyed by the first write, so ReadWriteMany does not allow that.
     """
     return read_only or set(modes) == {"ReadOnlyMany"} or (block and "ReadWriteMany" in modes)
+
+
+def is_ready(node: Node) -> bool:
+    """Whether a node's agent is heard of."""
+    return any(
+        each.type == "Ready" and each.status == "True" for each in node.status.conditions or ()
+    )
+
+
+def is_out_of_service(node: Node) -> bool:
+    """Whether a node is off by a person's word, and by its silence."""
+    told = any(taint.key == OUT_OF_SERVICE for taint in node.spec.taints or ())
+    return told and not is_ready(node)

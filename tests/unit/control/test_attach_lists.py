@@ -7,9 +7,9 @@ import pytest
 from tests.simulation.virtual_time import run_virtually
 from tests.unit.control.controllers import start_server
 from volagent.client.contract import NODES, VOLUME_ATTACHMENTS
-from volagent.control.attach.decide import OUT_OF_SERVICE, Standing
+from volagent.control.attach.decide import Standing
 from volagent.control.attach.nodes import AttachedLists
-from volagent.objects.attachments import AttachmentSource
+from volagent.objects.attachments import OUT_OF_SERVICE, AttachmentSource
 
 SOURCE = {"persistentVolumeName": "pv"}
 

@@ -13,11 +13,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from volagent.control.attach.wants import Want
-from volagent.objects.attachments import AttachmentSource
+from volagent.objects.attachments import OUT_OF_SERVICE, AttachmentSource, is_out_of_service
 from volagent.objects.storage import Node
 
-OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
-"""The taint by which a person says that a node is off: the proof that nothing else gives here."""
 PODS_NAMED: Final = 3
 
 
@@ -210,10 +208,9 @@ def _explain_other(want: Want, here: Sequence[Standing]) -> str:
 
 def find_proof(node: Node | None) -> str:
     """Why a node cannot write, whatever it said last; "": nobody knows."""
-    taints = (node.spec.taints if node is not None else None) or ()
-    if any(taint.key == OUT_OF_SERVICE for taint in taints):
-        return f"it has the taint {OUT_OF_SERVICE}"
-    return ""
+    if node is None or not is_out_of_service(node):
+        return ""
+    return f"it is off, by somebody's word (taint {OUT_OF_SERVICE})"
 
 
 def is_in_use(node: Node | None, volume: str) -> bool:
