@@ -73,6 +73,7 @@ _TELLING: dict[str, Callable[[Document], str]] = {
     "persistentVolumeClaim": lambda body: f"claim {body.get('claimName')}",
     "emptyDir": lambda body: f"emptyDir {body.get('medium') or ''}".rstrip(),
     "awsElasticBlockStore": lambda body: f"EBS {body.get('volumeID')}",
+    "iscsi": lambda body: f"iscsi {body.get('iqn')} lun {body.get('lun')}",
 }
 
 

@@ -13,11 +13,13 @@ from volagent.drivers.ebs.store import BlockStore
 from volagent.drivers.empty_dir import EmptyDirDriver
 from volagent.drivers.host_path import HostPathDriver
 from volagent.drivers.image import ImageDriver
+from volagent.drivers.iscsi.driver import IscsiDriver
 from volagent.drivers.layout import Layout
 from volagent.drivers.local import LocalDriver
 from volagent.drivers.nfs import NfsDriver
 from volagent.drivers.sub_path import SubPathDriver
 from volagent.host.contract import Host
+from volagent.host.iscsi.contract import Initiator
 from volagent.objects.volumes import POD_SOURCES, PV_SOURCES
 
 _NAMES = {**PV_SOURCES, **POD_SOURCES}
@@ -39,6 +41,7 @@ def make_drivers(
     nfs_mount_timeout_s: float,
     nfs_unmount_timeout_s: float,
     block_store: BlockStore | None = None,
+    initiator: Initiator | None = None,
 ) -> DriverTable:
     """Every driver of this node, by name."""
     drivers: tuple[Driver, ...] = (
@@ -52,4 +55,6 @@ def make_drivers(
     )
     if block_store is not None:
         drivers += (EbsDriver(host, block_store.cloud, block_store.volumes),)
+    if initiator is not None:
+        drivers += (IscsiDriver(host, initiator),)
     return {driver.name: driver for driver in drivers}

@@ -92,6 +92,57 @@ def flush_device(arguments: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def reach_portal(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Whether somebody listens at `address` and `port`: raises what the network says."""
+    import socket
+
+    from volagent.host.errors import HostError
+
+    # No time-out of its own: silence is for the caller to notice, who counts it.
+    try:
+        socket.create_connection((arguments["address"], arguments["port"])).close()
+    except socket.gaierror as error:
+        # Its numbers are no errnos.
+        raise HostError("resolve", arguments["path"], 0, error.strerror or "") from error
+    return {}
+
+
+def write_attribute(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Write `value` to the attribute of a device at `path`, below /sys."""
+    import errno
+
+    fd = os.open(arguments["path"], os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, arguments["value"].encode())
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+    finally:
+        os.close(fd)
+    return {}
+
+
+def fetch_disk_names(arguments: dict[str, Any]) -> dict[str, Any]:
+    """The names that the scsi disk at `path` gives itself now: `names`, in hexadecimal."""
+    from volagent.host import scsi
+
+    return {"names": [name.hex() for name in scsi.read_names(scsi.fetch_page(arguments["path"]))]}
+
+
+def is_device_held(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Whether the block device at `path`, or a part of it, is mounted or used: `held`."""
+    import errno
+
+    try:
+        os.close(os.open(arguments["path"], os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            return {"held": True}
+        if error.errno not in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
+            raise
+    return {"held": False}
+
+
 def share_file(arguments: dict[str, Any]) -> dict[str, Any]:
     """Copy the file at `path` to `target` by sharing its blocks, `freeze` held still: `shared`."""
     from volagent.host import clone
@@ -124,6 +175,10 @@ OPERATIONS = {
     "find_content": find_content,
     "flush_device": flush_device,
     "export": export,
+    "reach_portal": reach_portal,
+    "write_attribute": write_attribute,
+    "fetch_disk_names": fetch_disk_names,
+    "is_device_held": is_device_held,
     "share_file": share_file,
     "copy_file": copy_file,
 }

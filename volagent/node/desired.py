@@ -70,6 +70,7 @@ _ATTRIBUTES = {
     "projected": "projected",
     "nfs": "nfs",
     "awsElasticBlockStore": "aws_elastic_block_store",
+    "iscsi": "iscsi",
     "csi": "csi",
     "local": "local",
 }

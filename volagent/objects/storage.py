@@ -12,6 +12,7 @@ from volagent.objects.volumes import (
     HostPathSource,
     LocalSource,
     NFSSource,
+    PersistentISCSISource,
 )
 
 
@@ -30,6 +31,7 @@ class PersistentVolumeSpec(View, frozen=True):
     local: LocalSource | None = None
     host_path: HostPathSource | None = None
     aws_elastic_block_store: EBSSource | None = None
+    iscsi: PersistentISCSISource | None = None
     csi: CSISource | None = None
 
 

@@ -4,7 +4,7 @@ Source: Kubernetes `pkg/apis/core/validation/validation.go`; what depends on oth
 that lets its claims grow) is admission's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -22,6 +22,7 @@ from volagent.objects.quantities import Amount, read_amount
 from volagent.objects.reading import read_optional
 from volagent.objects.snapshot import TypedReference
 from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
+from volagent.objects.validate_iscsi import validate_persistent_iscsi
 from volagent.objects.validate_meta import validate_metadata
 from volagent.objects.validate_volumes import (
     validate_driver_name,
@@ -144,42 +145,33 @@ def _validate_pv_source(volume: PersistentVolume, raw: Document) -> list[FieldEr
             known = ", ".join(sorted(PV_SOURCES))
             text = f"volagent has no driver for it yet; it has {known}"
             errors.append(forbidden(f"spec.{name}", text))
-    found = 0
-    for name, source in (
-        ("nfs", spec.nfs), ("local", spec.local), ("hostPath", spec.host_path), ("csi", spec.csi),
-        ("awsElasticBlockStore", spec.aws_elastic_block_store),
-    ):  # fmt: skip
-        if source is None:
-            continue
-        found += 1
-        if found > 1:
-            errors.append(forbidden(f"spec.{name}", "may not specify more than 1 volume type"))
-    if found == 0 and not errors:
+    given = [
+        (name, getattr(spec, attribute), validate)
+        for name, attribute, validate in _SOURCES
+        if getattr(spec, attribute) is not None
+    ]
+    if not given and not errors:
         errors.append(required("spec", "must specify a volume type"))
-    if spec.nfs is not None:
-        errors += validate_nfs(spec.nfs, "spec.nfs")
-    if spec.local is not None:
-        errors += _validate_local(spec.local)
-    if spec.host_path is not None:
-        errors += validate_host_path(spec.host_path, "spec.hostPath")
-    if spec.aws_elastic_block_store is not None:
-        errors += validate_ebs(spec.aws_elastic_block_store, "spec.awsElasticBlockStore")
-    if spec.csi is not None:
-        errors += _validate_csi(spec.csi)
+    errors += [
+        forbidden(f"spec.{name}", "may not specify more than 1 volume type")
+        for name, _, _ in given[1:]
+    ]
+    for name, source, validate in given:
+        errors += validate(source, f"spec.{name}")
     return errors
 
 
-def _validate_local(source: LocalSource) -> list[FieldError]:
+def _validate_local(source: LocalSource, field: str) -> list[FieldError]:
     if not source.path:
-        return [required("spec.local.path")]
+        return [required(f"{field}.path")]
     reasons = check_absolute_path(source.path)
-    return [invalid("spec.local.path", source.path, reason) for reason in reasons]
+    return [invalid(f"{field}.path", source.path, reason) for reason in reasons]
 
 
-def _validate_csi(source: CSISource) -> list[FieldError]:
-    errors = validate_driver_name(source.driver, "spec.csi.driver")
+def _validate_csi(source: CSISource, field: str) -> list[FieldError]:
+    errors = validate_driver_name(source.driver, f"{field}.driver")
     if not source.volume_handle:
-        errors.append(required("spec.csi.volumeHandle"))
+        errors.append(required(f"{field}.volumeHandle"))
     for name, reference in (
         ("controllerPublishSecretRef", source.controller_publish_secret_ref),
         ("nodeStageSecretRef", source.node_stage_secret_ref),
@@ -189,10 +181,20 @@ def _validate_csi(source: CSISource) -> list[FieldError]:
         if reference is None:
             continue
         if not reference.name:
-            errors.append(required(f"spec.csi.{name}.name"))
+            errors.append(required(f"{field}.{name}.name"))
         if isinstance(reference, SecretReference) and not reference.namespace:
-            errors.append(required(f"spec.csi.{name}.namespace"))
+            errors.append(required(f"{field}.{name}.namespace"))
     return errors
+
+
+_SOURCES: tuple[tuple[str, str, Callable[[Any, str], list[FieldError]]], ...] = (
+    ("nfs", "nfs", validate_nfs),
+    ("local", "local", _validate_local),
+    ("hostPath", "host_path", validate_host_path),
+    ("csi", "csi", _validate_csi),
+    ("awsElasticBlockStore", "aws_elastic_block_store", validate_ebs),
+    ("iscsi", "iscsi", validate_persistent_iscsi),
+)
 
 
 def _validate_affinity(affinity: _NodeAffinity) -> list[FieldError]:

@@ -27,6 +27,7 @@ from volagent.objects.names import (
     check_subdomain,
 )
 from volagent.objects.quantities import check_amount
+from volagent.objects.validate_iscsi import validate_iscsi
 from volagent.objects.volumes import (
     ClaimSource,
     ConfigMapSource,
@@ -365,6 +366,7 @@ _VALIDATE: dict[str, Callable[[Any, str], list[FieldError]]] = {
     "projected": _validate_projected,
     "nfs": validate_nfs,
     "awsElasticBlockStore": validate_ebs,
+    "iscsi": validate_iscsi,
     "csi": _validate_csi,
     "persistentVolumeClaim": _validate_claim,
     "ephemeral": _validate_ephemeral,

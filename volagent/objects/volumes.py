@@ -138,6 +138,39 @@ class EBSSource(View, frozen=True):
     read_only: bool | None = None
 
 
+class ISCSISource(View, frozen=True):
+    """`iscsi` of a pod: a disk (LUN) of an iSCSI target."""
+
+    target_portal: str
+    iqn: str
+    lun: int
+    iscsi_interface: str | None = None
+    fs_type: str | None = None
+    read_only: bool | None = None
+    portals: list[str] | None = None
+    """Further addresses of the target."""
+    chap_auth_discovery: bool | None = None
+    chap_auth_session: bool | None = None
+    secret_ref: LocalObjectReference | None = None
+    initiator_name: str | None = None
+
+
+class PersistentISCSISource(View, frozen=True):
+    """`iscsi` of a PersistentVolume: its secret may be in any namespace."""
+
+    target_portal: str
+    iqn: str
+    lun: int
+    iscsi_interface: str | None = None
+    fs_type: str | None = None
+    read_only: bool | None = None
+    portals: list[str] | None = None
+    chap_auth_discovery: bool | None = None
+    chap_auth_session: bool | None = None
+    secret_ref: SecretReference | None = None
+    initiator_name: str | None = None
+
+
 class CSISource(View, frozen=True):
     """`csi` of a PersistentVolume (with `volumeHandle`) or inline in a pod (without)."""
 
@@ -195,6 +228,7 @@ class Volume(View, frozen=True):
     projected: ProjectedSource | None = None
     nfs: NFSSource | None = None
     aws_elastic_block_store: EBSSource | None = None
+    iscsi: ISCSISource | None = None
     csi: InlineCSISource | None = None
     persistent_volume_claim: ClaimSource | None = None
     ephemeral: EphemeralSource | None = None
@@ -214,7 +248,6 @@ class OtherSources(View, frozen=True):
     git_repo: Any = None
     glusterfs: Any = None
     image: Any = None
-    iscsi: Any = None
     photon_persistent_disk: Any = None
     portworx_volume: Any = None
     quobyte: Any = None
@@ -233,6 +266,7 @@ POD_SOURCES: dict[str, str] = {
     "projected": "kubernetes.io/projected",
     "nfs": "kubernetes.io/nfs",
     "awsElasticBlockStore": "kubernetes.io/aws-ebs",
+    "iscsi": "kubernetes.io/iscsi",
     "csi": "kubernetes.io/csi",
 }
 """Field of a pod's volume → plugin name, as the kubelet has it (`/` becomes `~` on disk)."""
@@ -242,6 +276,7 @@ PV_SOURCES: dict[str, str] = {
     "local": "kubernetes.io/local-volume",
     "hostPath": "kubernetes.io/host-path",
     "awsElasticBlockStore": "kubernetes.io/aws-ebs",
+    "iscsi": "kubernetes.io/iscsi",
     "csi": "kubernetes.io/csi",
 }
 """Field of a PersistentVolume's spec → plugin name."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tests.simulation.fake_host import make_fake_host
+from tests.simulation.fake_initiator import FakeInitiator
 from tests.simulation.fake_kernel import FakeKernel, Tree
 from volagent.aio.clock import SystemClock
 from volagent.drivers import make_drivers
@@ -122,6 +123,7 @@ def drivers_on(host: Host) -> DriverTable:
         nfs_mount_timeout_s=30.0,
         nfs_unmount_timeout_s=30.0,
         block_store=make_block_store(EbsConfig(cluster="vm1"), SystemClock()),
+        initiator=FakeInitiator(host),
     )
 
 

@@ -32,8 +32,9 @@ def refuse(pod: dict[str, Any]) -> dict[str, str]:
 
 
 VOLUME = "spec.volumes[0]"
+ISCSI = {"targetPortal": "10.0.0.5", "iqn": "iqn.2026-01.lab:array", "lun": 1}
 KNOWN = (
-    "awsElasticBlockStore, configMap, csi, downwardAPI, emptyDir, ephemeral, hostPath, nfs,"
+    "awsElasticBlockStore, configMap, csi, downwardAPI, emptyDir, ephemeral, hostPath, iscsi, nfs,"
     " persistentVolumeClaim, projected, secret"
 )
 
@@ -42,7 +43,7 @@ KNOWN = (
     ("source", "field", "message"),
     [
         (
-            {"iscsi": {"targetPortal": "x"}}, f"{VOLUME}.iscsi",
+            {"rbd": {"monitors": ["x"]}}, f"{VOLUME}.rbd",
             f"Forbidden: volagent has no driver for it yet; it has {KNOWN}",
         ),
         (
@@ -125,6 +126,26 @@ KNOWN = (
         (
             {"awsElasticBlockStore": {"volumeID": ""}},
             f"{VOLUME}.awsElasticBlockStore.volumeID", "Required value",
+        ),
+        ({"iscsi": ISCSI | {"targetPortal": ""}}, f"{VOLUME}.iscsi.targetPortal", "Required value"),
+        ({"iscsi": ISCSI | {"iqn": ""}}, f"{VOLUME}.iscsi.iqn", "Required value"),
+        (
+            {"iscsi": ISCSI | {"iqn": "wwn.1"}}, f"{VOLUME}.iscsi.iqn",
+            "must be valid format starting with iqn, eui, or naa",
+        ),
+        ({"iscsi": ISCSI | {"iqn": "iqn.2026-01.lab"}}, f"{VOLUME}.iscsi.iqn", "valid format"),
+        ({"iscsi": ISCSI | {"iqn": "eui.123"}}, f"{VOLUME}.iscsi.iqn", "must be valid format"),
+        (
+            {"iscsi": ISCSI | {"lun": 256}}, f"{VOLUME}.iscsi.lun",
+            "Invalid value: 256: must be between 0 and 255, inclusive",
+        ),
+        (
+            {"iscsi": ISCSI | {"chapAuthSession": True}}, f"{VOLUME}.iscsi.secretRef",
+            "Required value",
+        ),
+        (
+            {"iscsi": ISCSI | {"initiatorName": "me"}}, f"{VOLUME}.iscsi.initiatorname",
+            "must be valid format starting with iqn, eui, or naa",
         ),
         ({"nfs": {"server": "s", "path": "x"}}, f"{VOLUME}.nfs.path", "must be an absolute path"),
         ({"nfs": {"server": "", "path": "/x"}}, f"{VOLUME}.nfs.server", "Required value"),

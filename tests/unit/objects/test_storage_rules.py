@@ -53,7 +53,7 @@ def refuse(document: dict[str, Any]) -> dict[str, str]:
             make_volume(csi={"driver": "d", "volumeHandle": "h"}), "spec.csi",
             "Forbidden: may not specify more than 1 volume type",
         ),
-        (make_volume(iscsi={}), "spec.iscsi", "volagent has no driver for it yet"),
+        (make_volume(rbd={}), "spec.rbd", "volagent has no driver for it yet"),
         (without(make_volume(), "capacity"), "spec.capacity", "Required value"),
         (
             make_volume(capacity={"storage": "0"}), "spec.capacity[storage]",
@@ -83,6 +83,22 @@ def refuse(document: dict[str, Any]) -> dict[str, str]:
         (
             without(make_volume(awsElasticBlockStore={"volumeID": ""}), "nfs"),
             "spec.awsElasticBlockStore.volumeID", "Required value",
+        ),
+        (
+            without(make_volume(iscsi={"targetPortal": "a", "iqn": "eui.1", "lun": 0}), "nfs"),
+            "spec.iscsi.iqn", "must be valid format",
+        ),
+        (
+            without(
+                make_volume(
+                    iscsi={
+                        "targetPortal": "a", "iqn": "iqn.2026-01.lab:a", "lun": 0,
+                        "secretRef": {"namespace": "n"},
+                    }
+                ),
+                "nfs",
+            ),
+            "spec.iscsi.secretRef.name", "Required value",
         ),
         (
             without(make_volume(csi={"driver": "d"}), "nfs"), "spec.csi.volumeHandle",

@@ -1,0 +1,120 @@
+"""The role of an iSCSI storage array: the kernel's own target (LIO), set up through configfs.
+
+One target with numbered disks (LUNs) behind two portals. A disk is a sparse file on the machine's
+memory file system, with a serial number, from which LIO makes its world-wide name. A machine that
+was switched off has forgotten everything.
+"""
+
+import base64
+
+from tests.cluster.lab.machine import Machine
+
+_ROOT = "/sys/kernel/config/target"
+_DISKS = "/srv/luns"
+_PORT = 3260
+
+_SERVE = """
+modprobe -a target_core_mod target_core_file iscsi_target_mod
+mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
+mkdir -p {disks} /var/target/pr /etc/target/pr
+mountpoint -q {disks} || mount -t tmpfs -o size=900M luns {disks}
+ip addr replace {second}/24 dev vec0
+mkdir -p {tpg}/np/{first}:{port} {tpg}/np/{second}:{port}
+echo 0 >{tpg}/attrib/authentication
+echo 1 >{tpg}/attrib/generate_node_acls
+echo 0 >{tpg}/attrib/demo_mode_write_protect
+echo 1 >{tpg}/attrib/cache_dynamic_acls
+echo 1 >{tpg}/enable
+"""
+
+_MAKE_DISK = """
+truncate -s {size_mib}M {disks}/{name}.img
+mkdir -p {core}/{name}
+echo fd_dev_name={disks}/{name}.img,fd_dev_size=$(({size_mib} << 20)) >{core}/{name}/control
+echo {serial} >{core}/{name}/wwn/vpd_unit_serial
+echo 1 >{core}/{name}/enable
+"""
+
+
+class IscsiTarget:
+    """A target on a machine, reached at the machine's address and at a second one."""
+
+    def __init__(self, machine: Machine, *, iqn: str = "iqn.2026-01.lab:array") -> None:
+        self.machine = machine
+        self.iqn = iqn
+        base, _, host = machine.address.rpartition(".")
+        self.portals = (f"{machine.address}:{_PORT}", f"{base}.{100 + int(host)}:{_PORT}")
+        self._tpg = f"{_ROOT}/iscsi/{iqn}/tpgt_1"
+        self._core = f"{_ROOT}/core/fileio_0"
+        self._serials = 0
+
+    def serve(self) -> None:
+        """Start serving, on a machine that has just been started; anybody may log in."""
+        self.machine.run(
+            _SERVE.format(
+                tpg=self._tpg, disks=_DISKS, port=_PORT,
+                first=self.machine.address, second=self.portals[1].rpartition(":")[0],
+            )
+        )  # fmt: skip
+
+    def make_disk(self, name: str, size_mib: int) -> None:
+        """A blank disk that no LUN shows yet."""
+        self._serials += 1
+        self.machine.run(
+            _MAKE_DISK.format(
+                disks=_DISKS, core=self._core, name=name, size_mib=size_mib,
+                serial=f"{self._serials:08x}",
+            )
+        )  # fmt: skip
+
+    def show(self, lun: int, name: str) -> None:
+        """Show a disk under a number."""
+        where = f"{self._tpg}/lun/lun_{lun}"
+        self.machine.run(f"mkdir -p {where}; ln -s {self._core}/{name} {where}/{name}")
+
+    def swap(self, lun: int, name: str) -> None:
+        """Show another disk under the same number, as an administrator's slip does."""
+        self.hide(lun)
+        self.show(lun, name)
+
+    def hide(self, lun: int) -> None:
+        """Show nothing under a number any more."""
+        where = f"{self._tpg}/lun/lun_{lun}"
+        self.machine.run(f"find {where} -maxdepth 1 -type l -delete; rmdir {where}")
+
+    def grow(self, name: str, size_mib: int) -> None:
+        """Make a disk larger while it is in use."""
+        self.machine.run(f"truncate -s {size_mib}M {_DISKS}/{name}.img")
+
+    def require_chap(self, user: str, password: str) -> None:
+        """From now on a login needs these credentials."""
+        self.machine.run(
+            f"echo -n {user} >{self._tpg}/auth/userid\n"
+            f"echo -n {password} >{self._tpg}/auth/password\n"
+            f"echo 1 >{self._tpg}/attrib/authentication"
+        )
+
+    def allow_everybody(self) -> None:
+        """Undo `require_chap`."""
+        self.machine.run(f"echo 0 >{self._tpg}/attrib/authentication")
+
+    def cut_portal(self, index: int) -> None:
+        """Take the address of a portal away."""
+        address = self.portals[index].rpartition(":")[0]
+        self.machine.run(f"ip addr del {address}/24 dev vec0")
+
+    def heal_portal(self, index: int) -> None:
+        """Give it back."""
+        address = self.portals[index].rpartition(":")[0]
+        self.machine.run(f"ip addr add {address}/24 dev vec0")
+
+    def read(self, name: str, length: int) -> bytes:
+        """The first bytes of a disk, as the array has it."""
+        said = self.machine.run(f"head -c {length} {_DISKS}/{name}.img | base64 -w0").out
+        return base64.b64decode(said)
+
+    def sessions(self) -> int:
+        """How many sessions initiators have with it."""
+        path = f"{self._tpg}/dynamic_sessions"
+        said = self.machine.run(f"tr -d '\\0' <{path} | grep -c . || true").out
+        return int(said)

@@ -1,0 +1,65 @@
+"""An iSCSI initiator over image files: LUN n of any target is `/luns/<n>.img` on the host.
+
+Its disks show as loop devices, whose identity stays the file's. `swapped` and `refusing` make the
+storage misbehave.
+"""
+
+from dataclasses import dataclass, field
+
+from volagent.host.contract import BlockDevice, Host
+from volagent.host.errors import Absent, Busy
+from volagent.host.iscsi.contract import (
+    FoundLun,
+    LunChanged,
+    LunHandle,
+    LunMissing,
+    LunWish,
+    NoSession,
+    PortalFailure,
+)
+
+
+@dataclass
+class FakeInitiator:
+    host: Host
+    directory: str = "/luns"
+    refusing: tuple[PortalFailure, ...] = ()
+    swapped: set[int] = field(default_factory=set)
+    wishes: list[LunWish] = field(default_factory=list)
+    attached: dict[tuple[str, int], BlockDevice] = field(default_factory=dict)
+
+    def is_present(self, wish: LunWish) -> bool:
+        return (wish.iqn, wish.lun) in self.attached
+
+    async def attach(self, wish: LunWish) -> FoundLun:
+        self.wishes.append(wish)
+        refusing = {failure.portal for failure in self.refusing}
+        portals = tuple(portal for portal in wish.portals if portal not in refusing)
+        if not portals:
+            raise NoSession(wish.iqn, self.refusing)
+        try:
+            device = await self.host.devices.attach_loop(
+                f"{self.directory}/{wish.lun}.img", read_only=False
+            )
+        except Absent as error:
+            raise LunMissing("scan", f"LUN {wish.lun}", 0, "the target shows none") from error
+        self.attached[wish.iqn, wish.lun] = device
+        handle = LunHandle(wish.iqn, wish.lun, f"naa.{wish.lun}", wish.interface)
+        return FoundLun(device, handle, portals, remarks=tuple(map(str, self.refusing)))
+
+    async def check(self, handle: LunHandle) -> None:
+        if handle.lun in self.swapped:
+            raise LunChanged("check", handle.wwid, 0, "now another disk answers")
+
+    async def rescan(self, handle: LunHandle) -> FoundLun:
+        await self.check(handle)
+        path = self.attached[handle.iqn, handle.lun].path
+        device = self.host.devices.identify(path)
+        return FoundLun(device, handle, ())
+
+    async def detach(self, handle: LunHandle, device: BlockDevice) -> tuple[str, ...]:
+        if any(entry.device == device.number for entry in self.host.mounts.read_table().entries):
+            raise Busy("detach", device.path, 16)
+        await self.host.devices.detach_loop(device)
+        gone = self.attached.pop((handle.iqn, handle.lun), None) is not None
+        return (f"{device.path} taken away",) if gone else ()

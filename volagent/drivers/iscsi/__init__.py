@@ -1,0 +1,1 @@
+"""kubernetes.io/iscsi: a disk (LUN) of an iSCSI target as a volume."""

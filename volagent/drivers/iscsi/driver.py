@@ -1,0 +1,261 @@
+"""kubernetes.io/iscsi on the node: log in, find exactly one LUN, mount, grow, give it back.
+
+A number of a target is only where a disk is looked for; what the disk says of itself (its WWID) is
+who it is. It is recorded when the disk is attached and asked for again, from the storage itself,
+before anything is formatted or mounted: storage shows another disk under the same number sooner or
+later, and the kernel does not notice. What then stands is left as it is, and told.
+
+Whenever the kernel shows anything of the LUN after a failure, the failure is `Uncertain`: it is
+looked for again, and taken away when nobody wants it any more.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from volagent.drivers.binding import bind_into_pod, unbind_from_pod
+from volagent.drivers.block import (
+    FORMATS,
+    as_device,
+    expand_device,
+    hold_device,
+    link_device,
+    prepare_device,
+    stage_device,
+    unstage_device,
+)
+from volagent.drivers.contract import (
+    Attached,
+    Credentials,
+    Done,
+    DriverName,
+    HeldDevice,
+    HeldMount,
+    Mounted,
+    Options,
+    Phase,
+    Publication,
+    SecretName,
+    VolumeMode,
+    VolumeSource,
+    VolumeSpec,
+)
+from volagent.drivers.errors import Rejected, Transient, Uncertain
+from volagent.drivers.failures import explain_busy
+from volagent.drivers.iscsi.failures import explain, explain_changed
+from volagent.drivers.iscsi.options import IscsiOptions, read_iscsi_options
+from volagent.host.contract import Host
+from volagent.host.errors import Busy, HostError
+from volagent.host.iscsi.contract import (
+    Chap,
+    FoundLun,
+    Initiator,
+    LunChanged,
+    LunHandle,
+    LunWish,
+)
+
+ISCSI: Final = DriverName("kubernetes.io/iscsi")
+_SESSION: Final = "node.session.auth"
+_DISCOVERY: Final = "discovery.sendtargets.auth"
+
+
+class _Handle(msgspec.Struct, frozen=True):
+    """What tear-down needs, as it is recorded."""
+
+    iqn: str
+    lun: int
+    wwid: str
+    interface: str
+    portals: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IscsiDriver:
+    """Attaches and mounts LUNs."""
+
+    host: Host
+    initiator: Initiator
+    name: DriverName = ISCSI
+
+    def read_options(self, source: VolumeSource) -> Options:
+        """Raises `Rejected` naming the field."""
+        return read_iscsi_options(source)
+
+    def phases(self, options: Options, mode: VolumeMode) -> tuple[Phase, ...]:
+        """All of them; a raw device is neither formatted nor mounted."""
+        if mode is VolumeMode.BLOCK:
+            return (Phase.ATTACH, Phase.PUBLISH)
+        return (Phase.ATTACH, Phase.PREPARE, Phase.STAGE, Phase.PUBLISH)
+
+    def backend(self, options: Options) -> str:
+        """The first portal."""
+        assert isinstance(options, IscsiOptions)
+        return f"iscsi:{options.portals[0]}"
+
+    def identify(self, options: Options) -> str:
+        """The target's name and the LUN, whichever portal it is reached by."""
+        assert isinstance(options, IscsiOptions)
+        return options.identity
+
+    def find_secret(self, options: Options) -> SecretName | None:
+        """The secret for CHAP."""
+        assert isinstance(options, IscsiOptions)
+        return options.secret
+
+    # -- the device --------------------------------------------------------------------------
+
+    async def attach(self, volume: VolumeSpec) -> Attached:
+        """Log in to all portals that answer, and find the disk."""
+        options = _options_of(volume)
+        wish = make_wish(options, volume.credentials)
+        try:
+            found = await self.initiator.attach(wish)
+        except HostError as error:
+            raise explain(error, wish, left=self.initiator.is_present(wish)) from error
+        handle = _Handle(
+            found.handle.iqn, found.handle.lun, found.handle.wwid, found.handle.interface,
+            options.portals,
+        )  # fmt: skip
+        held = msgspec.structs.replace(
+            hold_device(found.device), handle=msgspec.json.encode(handle).decode()
+        )
+        return Attached(_describe(found), held)
+
+    async def detach(self, name: str, device: HeldDevice) -> Done:
+        """Write out, take exactly this disk away, log out when it was the target's last."""
+        handle = _read_handle(device)
+        try:
+            said = await self.initiator.detach(handle, as_device(device))
+        except Busy as error:
+            raise await explain_busy(self.host, error, device.path) from error
+        except HostError as error:
+            raise Uncertain(
+                f"{device.path} ({handle.wwid}) could not be given back: {error}",
+                remedy="see the kernel's log and the target's portals; when the target is gone for"
+                f" good, `iscsiadm -m node -T {handle.iqn} --logout`",
+            ) from error
+        return Done("; ".join(said) or f"{handle.wwid} was gone already")
+
+    @contextmanager
+    def _explained(self, device: HeldDevice) -> Iterator[None]:
+        try:
+            yield
+        except LunChanged as error:
+            raise explain_changed(error) from error
+        except HostError as error:
+            raise Uncertain(
+                f"{device.path} cannot be asked who it is: {error}",
+                remedy="see `iscsiadm -m session -P 3` and the target's portals",
+            ) from error
+
+    async def _check(self, device: HeldDevice) -> None:
+        """That the disk is the one that was attached. Raises `Uncertain`."""
+        with self._explained(device):
+            await self.initiator.check(_read_handle(device))
+
+    # -- mounting ----------------------------------------------------------------------------
+
+    async def prepare(self, volume: VolumeSpec, device: HeldDevice) -> Done:
+        """Format if blank, else check."""
+        await self._check(device)
+        fs_type = _options_of(volume).fs_type
+        return await prepare_device(
+            self.host, volume, device, device.path, fs_type=fs_type, formats=fs_type in FORMATS
+        )
+
+    async def stage(self, volume: VolumeSpec, device: HeldDevice, target: str) -> Mounted:
+        """Mount it, and let it fill its device."""
+        await self._check(device)
+        return await stage_device(self.host, volume, device, target, _options_of(volume).fs_type)
+
+    async def unstage(self, staged: HeldMount) -> Done:
+        """Unmount it, which writes everything out."""
+        return await unstage_device(self.host, staged)
+
+    async def publish(
+        self,
+        volume: VolumeSpec,
+        use: Publication,
+        *,
+        staged: HeldMount | None,
+        device: HeldDevice | None,
+    ) -> Mounted:
+        """Bind the mount into the pod's directory, or link the raw device there."""
+        if volume.mode is VolumeMode.BLOCK:
+            assert device is not None
+            await self._check(device)
+            return link_device(self.host, use, device)
+        assert staged is not None
+        read_only = use.read_only or volume.read_only
+        return await bind_into_pod(self.host, staged.path, use, read_only=read_only)
+
+    async def unpublish(self, published: HeldMount) -> Done:
+        """Unmount, or remove the link."""
+        return await unbind_from_pod(self.host, published)
+
+    async def expand(self, volume: VolumeSpec, device: HeldDevice, staged: HeldMount) -> Done:
+        """Have the kernel see the disk's new size, then its map, then the file system."""
+        with self._explained(device):
+            found = await self.initiator.rescan(_read_handle(device))
+        size_bytes = found.device.size_bytes
+        wanted = volume.capacity_bytes or 0
+        if size_bytes < wanted:
+            raise Transient(
+                f"{device.path} has {size_bytes >> 20} MiB, and not yet {wanted >> 20}",
+                remedy="make the LUN larger on the storage",
+            )
+        grown = msgspec.structs.replace(device, size_bytes=size_bytes)
+        return await expand_device(self.host, grown, staged, _options_of(volume).fs_type)
+
+
+def make_wish(options: IscsiOptions, credentials: Credentials | None) -> LunWish:
+    """What the initiator is asked for. Raises `Rejected` for a secret that lacks something."""
+    return LunWish(
+        options.iqn,
+        options.lun,
+        options.portals,
+        options.interface,
+        options.initiator_name,
+        _read_chap(_SESSION, options, credentials) if options.session_chap else None,
+        _read_chap(_DISCOVERY, options, credentials) if options.discovery_chap else None,
+    )
+
+
+def _read_chap(prefix: str, options: IscsiOptions, credentials: Credentials | None) -> Chap:
+    """The keys are those of Kubernetes' secrets of the type `kubernetes.io/iscsi-chap`."""
+    name = options.secret.name if options.secret is not None else ""
+    if credentials is None:
+        raise Transient(f"the secret {name} is needed for CHAP, and is not there")
+    chap = Chap(
+        *(
+            credentials.text(f"{prefix}.{key}")
+            for key in ("username", "password", "username_in", "password_in")
+        )
+    )
+    if not chap.username or not chap.password:
+        raise Rejected(
+            f"the secret {name} lacks {prefix}.username or {prefix}.password",
+            remedy="correct the secret",
+        )
+    return chap
+
+
+def _describe(found: FoundLun) -> str:
+    how = f", {len(found.paths)} paths as {found.multipath}" if found.multipath else ""
+    by = ", ".join(found.paths)
+    text = f"{found.handle.wwid} at {found.device.path} by {by}{how}"
+    return "; ".join((text, *found.remarks))
+
+
+def _read_handle(device: HeldDevice) -> LunHandle:
+    recorded = msgspec.json.decode(device.handle, type=_Handle)
+    return LunHandle(recorded.iqn, recorded.lun, recorded.wwid, recorded.interface)
+
+
+def _options_of(volume: VolumeSpec) -> IscsiOptions:
+    assert isinstance(volume.options, IscsiOptions)
+    return volume.options

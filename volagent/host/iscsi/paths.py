@@ -1,0 +1,107 @@
+"""Scsi devices of iSCSI sessions: scanned for one by one, asked who they are, taken away.
+
+All writes to sysfs here wait for storage, so each is made by a child that can be killed, in the
+bulkhead of the session's portal.
+"""
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from volagent.host import scsi
+from volagent.host.errors import Absent, Busy, HostError, TimedOut
+from volagent.host.iscsi.admin import backend_of
+from volagent.host.iscsi.sysfs import Path, Session, Sysfs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from volagent.host.process import Helpers
+
+SCAN_TIMEOUT_S: Final = 30.0
+ASK_TIMEOUT_S: Final = 15.0
+DELETE_TIMEOUT_S: Final = 30.0
+POLL_FIRST_S: Final = 0.02
+POLL_MAX_S: Final = 0.25
+"""sysfs tells nobody when it changes."""
+
+
+async def wait_until(holds: "Callable[[], bool]", within_s: float) -> bool:
+    """Look at sysfs again and again; whether it came to hold."""
+    ends = time.monotonic() + within_s
+    pause_s = POLL_FIRST_S
+    while not holds():
+        if time.monotonic() > ends:
+            return False
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * 2, POLL_MAX_S)
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """What can be done to the paths of a disk."""
+
+    helpers: "Helpers"
+    sysfs: Sysfs
+
+    async def scan(self, session: Session, lun: int) -> None:
+        """Have the kernel look for exactly one LUN on a session. Raises `HostError`."""
+        file = f"{self.sysfs.root}/class/scsi_host/{session.host}/scan"
+        await self._write(session, file, f"0 {session.target_id} {lun}", SCAN_TIMEOUT_S)
+
+    async def rescan(self, path: Path) -> None:
+        """Have the kernel ask a device for its size and its names again. Raises `HostError`."""
+        await self._write(path.session, f"{path.directory}/rescan", "1", SCAN_TIMEOUT_S)
+
+    async def is_current(self, path: Path) -> bool:
+        """Whether the disk behind a path is still the one that the kernel knows there.
+
+        Raises `TimedOut`, `HostError` when it does not answer.
+        """
+        answer = await self.helpers.call(
+            "fetch_disk_names",
+            {"path": path.device},
+            backend=backend_of(path.session.portal),
+            timeout_s=ASK_TIMEOUT_S,
+        )
+        known = [name.hex() for name in scsi.read_names(path.page)]
+        return bool(known) and answer["names"] == known
+
+    async def is_held(self, device: str, session: Session) -> bool:
+        """Whether a device is mounted or used by another. Raises `TimedOut`, `HostError`."""
+        answer = await self.helpers.call(
+            "is_device_held",
+            {"path": device},
+            backend=backend_of(session.portal),
+            timeout_s=ASK_TIMEOUT_S,
+        )
+        return bool(answer["held"])
+
+    async def delete(self, path: Path, *, write_out: bool) -> None:
+        """Take a device away that nobody holds. Raises `Busy`, `TimedOut`, `HostError`.
+
+        Unless `write_out`, the kernel sends nothing more to it: it could be another disk by now.
+        """
+        if path.disk and await self.is_held(path.device, path.session):
+            raise Busy("delete", path.device, 0, "somebody uses it")
+        if not write_out:
+            await self._write(path.session, f"{path.directory}/state", "offline", ASK_TIMEOUT_S)
+        await self._write(path.session, f"{path.directory}/delete", "1", DELETE_TIMEOUT_S)
+        if not await wait_until(lambda: self.sysfs.refresh(path) is None, DELETE_TIMEOUT_S):
+            raise TimedOut("delete", path.device or path.directory, 0, "it does not go")
+
+    async def _write(self, session: Session, file: str, value: str, timeout_s: float) -> None:
+        try:
+            await self.helpers.call(
+                "write_attribute",
+                {"path": file, "value": value},
+                backend=backend_of(session.portal),
+                timeout_s=timeout_s,
+            )
+        except Absent:
+            return
+        except HostError as error:
+            if isinstance(error, TimedOut) or error.errno not in (2, 6, 19, 22):
+                raise
