@@ -22,7 +22,12 @@ from volagent.objects.node_affinity import is_only_on
 from volagent.objects.pod import Pod
 from volagent.objects.pod_claims import claim_source_of
 from volagent.objects.rbac import Action
-from volagent.objects.references import Reference, environment_references, volume_references
+from volagent.objects.references import (
+    Reference,
+    environment_references,
+    login_references,
+    volume_references,
+)
 
 NODE_GROUP_NAME = "system:nodes"
 NODE_USER_PREFIX = "system:node:"
@@ -113,9 +118,26 @@ class NodeRights:
         name = action.name or _name_in(field_selector)
         reference: Reference = (_KINDS[action.resource], action.namespace, name)
         return any(
-            reference in environment_references(pod) or reference in volume_references(pod)
+            reference in environment_references(pod)
+            or reference in volume_references(pod)
+            or self._logs_in_with(pod, reference)
             for pod in self._pods.get(node, {}).values()
         )
+
+    def _logs_in_with(self, pod: Pod, reference: Reference) -> bool:
+        """Whether a volume of a pod's claims is reached with a secret."""
+        namespace = pod.metadata.namespace
+        for volume in pod.spec.volumes or ():
+            source = claim_source_of(pod, volume)
+            claim = self._copies.claims.get(namespace, source.claim_name) if source else None
+            bound = self._copies.volumes.get("", claim.spec.volume_name) if claim else None
+            taken = bound.spec.claim_ref if bound is not None else None
+            if bound is None or claim is None or taken is None:
+                continue
+            mine = taken.uid == claim.metadata.uid
+            if mine and reference in login_references(bound, namespace):
+                return True
+        return False
 
     def _uses_account(self, node: str, action: Action) -> bool:
         return any(

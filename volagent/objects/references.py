@@ -1,8 +1,9 @@
-"""Which secrets and configMaps a pod depends on. Pure."""
+"""Which secrets and configMaps a pod depends on, itself and through its volumes. Pure."""
 
 from collections.abc import Iterator
 
 from volagent.objects.pod import Pod
+from volagent.objects.storage import PersistentVolume
 from volagent.objects.volumes import Volume
 
 Reference = tuple[str, str, str]
@@ -38,11 +39,26 @@ def volume_references(pod: Pod) -> set[Reference]:
     }
 
 
+def login_references(volume: PersistentVolume, namespace: str) -> set[Reference]:
+    """Secrets that a node needs for a PersistentVolume; `namespace` is its claim's."""
+    iscsi, csi = volume.spec.iscsi, volume.spec.csi
+    named = [iscsi.secret_ref] if iscsi is not None else []
+    if csi is not None:
+        named += [
+            csi.node_stage_secret_ref, csi.node_publish_secret_ref, csi.node_expand_secret_ref,
+        ]  # fmt: skip
+    return {
+        ("Secret", each.namespace or namespace, each.name) for each in named if each is not None
+    }
+
+
 def _sources_of(volume: Volume) -> Iterator[tuple[str, str]]:
     if volume.secret is not None:
         yield "Secret", volume.secret.secret_name
     if volume.config_map is not None:
         yield "ConfigMap", volume.config_map.name
+    if volume.iscsi is not None and volume.iscsi.secret_ref is not None:
+        yield "Secret", volume.iscsi.secret_ref.name
     if volume.csi is not None and volume.csi.node_publish_secret_ref is not None:
         yield "Secret", volume.csi.node_publish_secret_ref.name
     for source in (volume.projected.sources if volume.projected is not None else None) or ():

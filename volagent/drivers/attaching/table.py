@@ -1,8 +1,11 @@
 """The attachers of a server."""
 
 from volagent.drivers.attaching.contract import AttacherTable
+from volagent.drivers.attaching.granted import Granted
+from volagent.drivers.iscsi.driver import ISCSI
+from volagent.drivers.iscsi.options import read_iscsi_options
 
 
 def make_attachers() -> AttacherTable:
     """Every attacher, by the driver of its disks."""
-    return {}
+    return {ISCSI: Granted(lambda source: read_iscsi_options(source).identity)}
