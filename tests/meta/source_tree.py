@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-_CODE = ("volagent", "tests", "bench", "config")
+_CODE = ("volagent", "tests", "bench", "config", "package")
 _TEXT = (*_CODE, "docs", "systemd", "vagrant", ".ci")
 _NOT_OURS = {"__pycache__", ".cache"}
 
