@@ -1,0 +1,91 @@
+"""The package on a machine with systemd: installed, started, upgraded, removed."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from package.deb import build
+from tests.cluster.lab.lab import Lab
+from tests.cluster.lab.machine import Machine
+from tests.cluster.lab.uml import Hardware
+from tests.package.same_python import needs_same_python
+from volagent import __version__
+
+NEXT = f"{__version__}+next"
+EXAMPLE = "/usr/share/doc/volagent/examples/empty-dir.yaml"
+PODS = "/var/lib/kubelet/pods"
+_TIMEOUT_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The package, and the same of a later version."""
+    if shutil.which("dpkg-deb") is None:
+        pytest.skip("dpkg-deb is missing: Debian packages are built on Debian and its kin")
+    directory = tmp_path_factory.mktemp("packages")
+    first = build(directory, "zstd")
+    tree, later = directory / "tree", directory / "later.deb"
+    subprocess.run(["dpkg-deb", "-R", first, tree], check=True)
+    for changed, old, new in (
+        (tree / "DEBIAN/control", f"Version: {__version__}", f"Version: {NEXT}"),
+        (tree / "usr/lib/volagent/volagent/__init__.py", __version__, NEXT),
+    ):
+        changed.write_text(changed.read_text().replace(old, new))
+    for compiled in (tree / "usr/lib/volagent/volagent/__pycache__").glob("__init__.*"):
+        compiled.unlink()
+    subprocess.run(["dpkg-deb", "--root-owner-group", "-Zzstd", "-b", tree, later], check=True)
+    return first, later
+
+
+@pytest.fixture(scope="module")
+def machine(lab: Lab, packages: tuple[Path, Path]) -> Machine:
+    made = lab.add_machine("vm", Hardware(memory_mib=768, init="systemd"))
+    lab.start_all()
+    return made
+
+
+def install(machine: Machine, package: Path) -> str:
+    # Its files are few and in memory: what dpkg does to have them on a disk would take long.
+    return machine.run(f"dpkg --force-unsafe-io -i {package} 2>&1", timeout_s=_TIMEOUT_S).out
+
+
+def ask(machine: Machine, command: str) -> str:
+    return machine.run(command, timeout_s=_TIMEOUT_S).out.strip()
+
+
+def volume_mounts(machine: Machine) -> list[str]:
+    """Lines of the mount table, each with the mount's id."""
+    return ask(machine, f"grep -F ' {PODS}/' /proc/1/mountinfo").splitlines()
+
+
+@needs_same_python
+def test_mounts_outlive_upgrade_and_removal_of_the_package(machine, packages, figure):
+    first, later = packages
+    assert "nothing was started" in install(machine, first)
+    assert ask(machine, "systemctl is-active volagent || true") == "inactive"
+    assert ask(machine, "systemctl is-enabled volagent || true") == "disabled"
+
+    started = machine.run("systemctl start volagent", timeout_s=_TIMEOUT_S)
+    figure("systemctl start volagent until it is ready", started.took_s * 1000)
+    assert ask(machine, "systemctl is-active volagent") == "active"
+    assert re.search("is ready after", ask(machine, f"volagent apply --wait -f {EXAMPLE} 2>&1"))
+    mounts = volume_mounts(machine)
+    pid = ask(machine, "systemctl show -P MainPID volagent")
+    assert mounts
+    assert ask(machine, "getent group volagent").startswith("volagent:")
+
+    assert "restarting volagent.service" in install(machine, later)
+    assert ask(machine, "systemctl show -P MainPID volagent") != pid
+    assert NEXT in ask(machine, "volagent version").splitlines()[1]
+    assert volume_mounts(machine) == mounts
+    assert ask(machine, "volagent get pods -o name")
+
+    said = ask(machine, "dpkg -P volagent 2>&1")
+    assert "mounts stay" in said
+    assert "left as it is: /var/lib/volagent" in said
+    assert volume_mounts(machine) == mounts
+    assert ask(machine, "ls /var/lib/volagent")
+    assert ask(machine, "pgrep -f /usr/bin/volagent || true") == ""
