@@ -22,6 +22,11 @@ _COMPLETIONS: dict[str, type[ShellComplete]] = {
     "usr/share/zsh/vendor-completions/_volagent": ZshComplete,
     "usr/share/fish/vendor_completions.d/volagent.fish": FishComplete,
 }
+_LINKS = {
+    "docs/": "",
+    "config/examples/": "examples/",
+    "config/volagent.toml": "/etc/volagent/volagent.toml",
+}
 _SOURCE = {".py", ".typed", ".schema", ".toml"}
 _COPYRIGHT = """\
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
@@ -66,7 +71,7 @@ def _put_configuration(root: Path, project: Path) -> None:
 
 def _put_documents(root: Path, project: Path, closure: list[Distribution], epoch: int) -> None:
     doc = root / _DOC
-    _copy(project / "README.md", doc / "README.md")
+    _write(doc / "README.md", _relink((project / "README.md").read_text()))
     for source in sorted((project / "docs").rglob("*.md")):
         _copy(source, doc / source.relative_to(project / "docs"))
     for source in sorted((project / "config/examples").glob("*.yaml")):
@@ -79,6 +84,13 @@ def _put_documents(root: Path, project: Path, closure: list[Distribution], epoch
     settings = (project / "config/volagent.toml").read_text()
     page = manual.render_settings(settings, __version__, date)
     _compress(root / "usr/share/man/man5/volagent.toml.5.gz", page)
+
+
+def _relink(text: str) -> str:
+    """The README's links, as things lie on the machine."""
+    for here, there in _LINKS.items():
+        text = text.replace(f"]({here}", f"]({there}")
+    return text
 
 
 def _completion(shell: type[ShellComplete]) -> str:

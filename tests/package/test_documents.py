@@ -98,6 +98,17 @@ def test_bash_completes_a_verb(unpacked):
     assert done.stdout.split() == ["explain"]
 
 
+def test_links_of_the_documents_lead_to_files_of_the_package(unpacked):
+    documents = unpacked / "usr/share/doc/volagent"
+    dead = []
+    for document in documents.rglob("*.md"):
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text()):
+            target = unpacked / link[1:] if link.startswith("/") else document.parent / link
+            if not target.exists():
+                dead.append(f"{document.name}: {link}")
+    assert dead == []
+
+
 def test_changelog_begins_with_this_version(unpacked):
     text = gzip.decompress((unpacked / "usr/share/doc/volagent/changelog.gz").read_bytes())
     assert text.decode().startswith(f"volagent ({__version__}) ")
