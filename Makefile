@@ -67,7 +67,8 @@ deb: setup  ## build dist/volagent_VERSION_ARCH.deb (by package/deb.py; no root 
 .PHONY: wheel
 wheel: setup  ## build dist/volagent-VERSION-py3-none-any.whl
 	@rm -rf build
-	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(bin)/pip --disable-pip-version-check wheel --quiet \
+	@SOURCE_DATE_EPOCH=$$($(bin)/python -c 'from package.deb import *; print(source_date_epoch())') \
+	  $(bin)/pip --disable-pip-version-check wheel --quiet \
 	    --no-deps --no-index --no-build-isolation --wheel-dir dist .
 	@rm -rf build
 	@ls dist/volagent-*.whl

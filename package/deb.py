@@ -5,7 +5,7 @@
 (1) Put every file in its place in a temporary tree (`package.tree`). (2) Compile the Python code
 there. (3) Write the control files. (4) Give everything one time and the modes of a package. (5) Let
 dpkg-deb make the archive. Two builds of one commit with one interpreter are equal byte by byte:
-times come from SOURCE_DATE_EPOCH, else from the last commit.
+times come from SOURCE_DATE_EPOCH, else from the last commit, else from the changelog.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 from package import control, tree
@@ -69,8 +70,10 @@ def source_date_epoch() -> int:
         return int(given)
     try:
         return int(_output("git", "-C", str(PROJECT), "log", "-1", "--format=%ct"))
-    except (BuildError, ValueError):
-        return int((PROJECT / "package" / "debian" / "changelog").stat().st_mtime)
+    except (BuildError, ValueError):  # not a checkout: the time of the last entry
+        changelog = (PROJECT / "package" / "debian" / "changelog").read_text()
+        last = next(line for line in changelog.splitlines() if line.startswith(" -- "))
+        return int(parsedate_to_datetime(last.partition(">  ")[2]).timestamp())
 
 
 def _compile(root: Path) -> None:

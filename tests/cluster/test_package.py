@@ -14,8 +14,8 @@ from tests.package.same_python import needs_same_python
 from volagent import __version__
 
 NEXT = f"{__version__}+next"
-EXAMPLE = "/usr/share/doc/volagent/examples/empty-dir.yaml"
-PODS = "/var/lib/kubelet/pods"
+EXAMPLES = "/usr/share/doc/volagent/examples"
+PODS, STATE = "/var/lib/kubelet/pods", "/var/lib/volagent"
 # The disk is memory, and man-db's index of the host's pages takes longer than all the rest.
 DPKG = "dpkg --force-unsafe-io --no-triggers"
 _TIMEOUT_S = 120.0
@@ -37,14 +37,18 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         changed.write_text(changed.read_text().replace(old, new))
     for compiled in (tree / "usr/lib/volagent/volagent/__pycache__").glob("__init__.*"):
         compiled.unlink()
-    subprocess.run(["dpkg-deb", "--root-owner-group", "-Zzstd", "-b", tree, later], check=True)
+    command = ["dpkg-deb", "--root-owner-group", "-Zzstd", "--build", tree, later]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return first, later
 
 
 @pytest.fixture(scope="module")
 def machine(lab: Lab, packages: tuple[Path, Path]) -> Machine:
-    made = lab.add_machine("vm", Hardware(memory_mib=768, init="systemd"))
+    hardware = Hardware(memory_mib=768, disks_mib=(256,), init="systemd")
+    made = lab.add_machine("vm", hardware)
     lab.start_all()
+    # Images want a disk below: the machine's root is memory.
+    made.run(f"mkfs.ext4 -q {made.disks[0]}; mkdir -p {STATE}; mount {made.disks[0]} {STATE}")
     return made
 
 
@@ -71,21 +75,24 @@ def test_mounts_outlive_upgrade_and_removal_of_the_package(machine, packages, fi
     started = machine.run("systemctl start volagent", timeout_s=_TIMEOUT_S)
     figure("systemctl start volagent until it is ready", started.took_s * 1000)
     assert ask(machine, "systemctl is-active volagent") == "active"
-    assert "is ready after" in ask(machine, f"volagent apply --wait -f {EXAMPLE} 2>&1")
+    for example in ("empty-dir", "image-claim"):
+        said = ask(machine, f"volagent apply --wait -f {EXAMPLES}/{example}.yaml 2>&1")
+        assert f"pod default/{example} is ready after" in said
     mounts = volume_mounts(machine)
     pid = ask(machine, "systemctl show -P MainPID volagent")
-    assert mounts
+    assert {"tmpfs", "ext4"} <= {line.partition(" - ")[2].split()[0] for line in mounts}
     assert ask(machine, "getent group volagent").startswith("volagent:")
 
     assert "restarting volagent.service" in install(machine, later)
     assert ask(machine, "systemctl show -P MainPID volagent") != pid
     assert NEXT in ask(machine, "volagent version").splitlines()[1]
     assert volume_mounts(machine) == mounts
-    assert ask(machine, "volagent get pods -o name")
+    pods = ask(machine, "volagent get pods -o name").split()
+    assert pods == ["pod/empty-dir", "pod/image-claim"]
 
     said = ask(machine, f"{DPKG} -P volagent 2>&1")
     assert "mounts stay" in said
-    assert "left as it is: /var/lib/volagent" in said
+    assert f"left as it is: {STATE}" in said
     assert volume_mounts(machine) == mounts
-    assert ask(machine, "ls /var/lib/volagent")
+    assert ask(machine, f"ls {STATE}/images").split() == ["database.img"]
     assert ask(machine, "pgrep -f /usr/bin/volagent || true") == ""
