@@ -31,8 +31,8 @@ _SOURCE = {".py", ".typed", ".schema", ".toml"}
 _COPYRIGHT = """\
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/
 Upstream-Name: volagent
-Comment: Below /usr/lib/volagent the package carries the Python libraries that it needs, unchanged,
- each with the licence files that it came with in its directory NAME.dist-info.
+Comment: Below /usr/lib/volagent the package carries the Python libraries that it needs, without
+ what only compiling needs, each with the licence files that it came with, in NAME.dist-info.
 
 Files: *
 Copyright: the authors of volagent
