@@ -48,7 +48,7 @@ check: lint  ## lint, types, import contracts and the quick tests; what to run b
 lint: setup
 	@$(bin)/ruff check .
 	@$(bin)/ruff format --check --quiet . || { $(bin)/ruff format --check .; exit 1; }
-	@$(bin)/mypy --package volagent --package tests.cluster.lab
+	@$(bin)/mypy --package volagent --package tests.cluster.lab --package package
 	@$(bin)/lint-imports --no-logo
 
 .PHONY: format
@@ -60,9 +60,22 @@ format: setup  ## format the code, mend what ruff can mend
 bench: setup demo-packages  ## measure: one JSON line per figure
 	@$(bin)/python -m bench $(ARGS)
 
+.PHONY: deb
+deb: setup  ## build dist/volagent_VERSION_ARCH.deb (by package/deb.py; no root needed)
+	@$(bin)/python -m package.deb $(ARGS)
+
+.PHONY: wheel
+wheel: setup  ## build dist/volagent-VERSION-py3-none-any.whl
+	@rm -rf build
+	@SOURCE_DATE_EPOCH=$$($(bin)/python -c 'from package.deb import *; print(source_date_epoch())') \
+	  $(bin)/pip --disable-pip-version-check wheel --quiet \
+	    --no-deps --no-index --no-build-isolation --wheel-dir dist .
+	@rm -rf build
+	@ls dist/volagent-*.whl
+
 .PHONY: lock
 lock: setup  ## write the installed versions to requirements.lock
-	@{ sed -n '/^#/p' requirements.lock; $(bin)/pip freeze --exclude-editable; } >.venv/requirements.new
+	@{ sed -n '/^#/p' requirements.lock; $(bin)/pip freeze --all --exclude pip --exclude-editable; } >.venv/requirements.new
 	@mv .venv/requirements.new requirements.lock
 
 .PHONY: clean

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-_CODE = ("volagent", "tests", "bench", "config")
+_CODE = ("volagent", "tests", "bench", "config", "package")
 _TEXT = (*_CODE, "docs", "systemd", "vagrant", ".ci")
-_NOT_OURS = {"__pycache__", ".cache"}
+_NOT_OURS = {"__pycache__", ".cache", ".git"}
 
 
 def python_files() -> list[Path]:
@@ -19,6 +19,8 @@ def text_files() -> Iterator[tuple[Path, str]]:
     """Every text file of the project with its content."""
     top = [path.relative_to(ROOT) for path in ROOT.iterdir() if path.is_file()]
     for path in sorted([*top, *_files(_TEXT)]):
+        if path.name in _NOT_OURS:
+            continue
         try:
             yield path, (ROOT / path).read_text()
         except UnicodeDecodeError:

@@ -10,7 +10,8 @@ set -euo pipefail
 
 readonly demo=(e2fsprogs xfsprogs btrfs-progs util-linux nfs-common)
 readonly tests=("${demo[@]}" podman runc conmon busybox-static user-mode-linux nfs-kernel-server
-                rpcbind iproute2 kmod open-iscsi multipath-tools udev)
+                rpcbind iproute2 kmod open-iscsi multipath-tools nbd-client nbd-server
+                systemd udev man-db shellcheck zsh fish)
 
 case ${1:-} in
   demo) packages=("${demo[@]}") ;;

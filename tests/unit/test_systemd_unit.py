@@ -1,13 +1,13 @@
-"""The unit: what systemd says to it, and what must never be in it."""
+"""The units: what systemd says to them, and what must never be in them."""
 
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
 import pytest
 
-UNIT = Path(__file__).parents[2] / "systemd" / "volagent.service"
+from package.units import ROLES, TEMPLATE, render_unit, write_units
+
 NAMESPACING = (
     "PrivateTmp", "PrivateDevices", "PrivateMounts", "PrivateUsers", "ProtectSystem", "ProtectHome",
     "ProtectKernelTunables", "ProtectKernelModules", "ProtectKernelLogs", "ProtectControlGroups",
@@ -18,32 +18,48 @@ NAMESPACING = (
 )  # fmt: skip
 
 
-def _settings():
-    text = re.sub(r"^[#;].*$", "", UNIT.read_text(), flags=re.M)
+def _settings(role):
+    text = re.sub(r"^[#;].*$", "", render_unit(TEMPLATE.read_text(), role), flags=re.M)
     return [line.split("=", 1) for line in text.splitlines() if "=" in line]
 
 
-def test_unit_keeps_the_host_mount_namespace_and_setgid_bits():
-    names = {name for name, _ in _settings()}
+@pytest.fixture(params=ROLES, ids=lambda role: role.unit)
+def role(request):
+    return request.param
+
+
+def test_unit_keeps_the_host_mount_namespace_and_setgid_bits(role):
+    names = {name for name, _ in _settings(role)}
     assert names.isdisjoint(NAMESPACING)
 
 
-def test_stopping_the_unit_leaves_helpers_and_records_alone():
-    settings = dict(_settings())
+def test_stopping_the_unit_leaves_helpers_and_records_alone(role):
+    settings = dict(_settings(role))
     assert settings["KillMode"] == "process"
     assert settings["RuntimeDirectoryPreserve"] == "yes"
+
+
+def test_unit_runs_its_role_and_conflicts_with_the_others(role):
+    settings = dict(_settings(role))
+    program, command, *_ = settings["ExecStart"].split()
+    assert (program, command) == ("/usr/bin/volagent", role.command)
+    others = {other.unit for other in ROLES} - {role.unit}
+    assert set(settings["Conflicts"].split()) == others
+
+
+def test_unit_has_every_place_of_the_template_filled(role):
+    assert re.findall(r"@\w+@", render_unit(TEMPLATE.read_text(), role)) == []
 
 
 @pytest.mark.skipif(
     shutil.which("systemd-analyze") is None,
     reason="systemd-analyze is missing: install the package systemd",
 )
-def test_systemd_accepts_the_unit_without_a_word(tmp_path):
+def test_systemd_accepts_the_units_without_a_word(tmp_path):
     # The program is not installed where the tests run; everything else is judged as it is.
-    text = UNIT.read_text().replace("/usr/local/bin/volagent run", "/bin/true run")
-    unit = tmp_path / "volagent.service"
-    unit.write_text(text)
-    command = ["systemd-analyze", "verify", "--man=no", str(unit)]
+    write_units(tmp_path, "/bin/true")
+    units = [str(tmp_path / role.unit) for role in ROLES]
+    command = ["systemd-analyze", "verify", "--man=no", *units]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     about_us = [line for line in done.stderr.splitlines() if "volagent" in line]
     assert about_us == []

@@ -17,6 +17,7 @@ import time
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from tests.cluster.lab import mconsole
 from tests.cluster.lab.console import Console, ConsoleClosed
@@ -26,7 +27,7 @@ from tests.cluster.lab.processes import Keeper
 
 KERNEL = "linux.uml"
 _GUEST = Path(__file__).parent / "guest"
-_BOOT_TIMEOUT_S = 60.0
+_BOOT_TIMEOUT_S = {"agent": 60.0, "systemd": 150.0}
 _HALT_TIMEOUT_S = 30.0
 _KILL_TIMEOUT_S = 10.0
 _UNLIMIT = 'ulimit -n "$(ulimit -Hn)"; "$@"; exit $?'  # hostfs holds a descriptor per cached inode
@@ -38,6 +39,8 @@ class Hardware:
 
     memory_mib: int = 512
     disks_mib: tuple[int, ...] = field(default=())
+    init: Literal["agent", "systemd"] = "agent"
+    """What the first process is; with systemd a boot takes five times as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ class UmlMachine:
             raise RuntimeError(f"{self._name} is on already")
         self._power = self._switch_on()
         try:
-            self._power.console.wait_ready(_BOOT_TIMEOUT_S)
+            self._power.console.wait_ready(_BOOT_TIMEOUT_S[self._hardware.init])
         except (TimeoutError, ConsoleClosed) as error:
             self.power_cut()
             raise MachineLost(self._name, f"did not boot:\n{self._log_end()}") from error
@@ -134,6 +137,7 @@ class UmlMachine:
             f"LAB_ADDRESS={self._port.address}/{Port.prefix_length}",
             f"LAB_WINDOW={self._directory}",
             f"LAB_GUEST={_GUEST}",
+            f"LAB_INIT={self._hardware.init}",
         ]
 
     def halt(self) -> None:

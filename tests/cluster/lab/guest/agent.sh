@@ -6,11 +6,13 @@ hostname "$LAB_NAME"
 ip link set lo up
 ip addr add "$LAB_ADDRESS" dev vec0
 ip link set vec0 up
-mkdir -p /sys/fs/cgroup
-mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mount --make-rshared /   # as systemd leaves it
-mknod -m 0660 /dev/loop-control c 10 237   # as udev does; the first open loads the module
-umount --lazy /run/host
+if [ "$LAB_INIT" = agent ]; then   # else systemd has done it
+  mkdir -p /sys/fs/cgroup
+  mount -t cgroup2 cgroup2 /sys/fs/cgroup
+  mount --make-rshared /   # as systemd leaves it
+  mknod -m 0660 /dev/loop-control c 10 237   # as udev does; the first open loads the module
+  umount --lazy /run/host
+fi
 
 stty -F /dev/ttyS0 raw -echo
 exec 8</dev/ttyS0 9>/dev/ttyS0

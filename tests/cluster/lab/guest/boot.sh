@@ -1,7 +1,7 @@
 #!/bin/bash
 # The first program of a machine. The root is the host's file tree (hostfs, as seen by the kernel's
 # process): cover it with an overlay whose upper layer lies in memory, and move into that, so that
-# nothing written here reaches the host. Then bring the network up and become the agent.
+# nothing written here reaches the host. Then become the agent, or systemd that starts the agent.
 set -eu
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 trap 'echo "boot: failed in line $LINENO"; halt -f' ERR
@@ -27,4 +27,4 @@ mkdir -p run/lock run/rpcbind run/host
 mount -t hostfs -o "$LAB_WINDOW" window ".$LAB_WINDOW"
 pivot_root . run/host
 
-exec chroot . /bin/bash "$LAB_GUEST/agent.sh" </dev/null
+exec chroot . /bin/bash "$LAB_GUEST/$LAB_INIT.sh" </dev/null

@@ -1,0 +1,1 @@
+"""How volagent becomes a Debian package; no part of the daemon."""
