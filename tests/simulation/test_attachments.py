@@ -76,7 +76,7 @@ def test_second_pod_waits_with_the_names_of_those_who_have_the_disk():
             )
             assert ("FailedAttachVolume", text) in await world.told("second")
             second = await world.client.get(PODS, "second", "default")
-            assert list(world.controller.explain(read_pod(second))) == [("pv-d1", text)]
+            assert dict(world.controller.explain(read_pod(second))) == {"data": (text, "")}
             await world.client.delete(PODS, "first", "default")
             await asyncio.sleep(10)
             assert world.holders("d1") == {"node02"}

@@ -29,3 +29,13 @@ class PlacementView(Protocol):
 
     def explain(self, namespace: str, name: str) -> Document | None:
         """Why a pod has no node; None for one that has, or that is not known."""
+
+
+class AttachmentView(Protocol):
+    """Answers for pods that have a node, by what the server knows."""
+
+    def explain(self, namespace: str, name: str) -> Document | None:
+        """How far a pod is; None for one without a node, or that is not known."""
+
+    def complete(self, namespace: str, name: str, document: Document) -> None:
+        """Add to a node's own explanation why it waits for disks."""

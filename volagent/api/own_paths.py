@@ -12,7 +12,7 @@ from volagent.api.admission import Admission
 from volagent.api.auth import User, forbid
 from volagent.api.decode import decode_document, decode_value, media_type, read_body
 from volagent.api.joining import Joining
-from volagent.api.nodeview import NodeView, PlacementView
+from volagent.api.nodeview import AttachmentView, NodeView, PlacementView
 from volagent.api.responses import json_response
 from volagent.api.routes import Target
 from volagent.api.trashview import TrashView
@@ -30,6 +30,7 @@ class OwnPaths:
         self,
         node: NodeView | None,
         placement: PlacementView | None,
+        attachments: AttachmentView | None,
         trash: TrashView | None,
         describe_kubeconfig: Callable[[str], Document],
         joining: Joining | None = None,
@@ -38,6 +39,7 @@ class OwnPaths:
         self._joining = joining
         self._node = node
         self._placement = placement
+        self._attachments = attachments
         self._trash = trash
         self._describe_kubeconfig = describe_kubeconfig
 
@@ -57,19 +59,28 @@ class OwnPaths:
             case ["v1", "kubeconfig"] if method == "GET":
                 return json_response(self._describe_kubeconfig(request.query.get("server") or ""))
             case ["v1", "explain", "namespaces", namespace, "pods", name] if method == "GET":
-                found = self._placement and self._placement.explain(namespace, name)
-                if found:
-                    return json_response(found)
+                return json_response(self._explain(namespace, name))
         if self._node is None:
             raise NotFound("this server runs no node agent")
         return await _answer_node(self._node, request, asked)
+
+    def _explain(self, namespace: str, name: str) -> Document:
+        """By who knows most: the scheduler before there is a node, the node when it is here."""
+        found = self._placement and self._placement.explain(namespace, name)
+        if not found and self._node is not None:
+            found = self._node.explain(namespace, name)
+            if self._attachments is not None:
+                self._attachments.complete(namespace, name, found)
+        elif not found and self._attachments is not None:
+            found = self._attachments.explain(namespace, name)
+        if not found:
+            raise NotFound(f'pods "{name}" not found')
+        return found
 
 
 async def _answer_node(view: NodeView, request: web.BaseRequest, asked: list[str]) -> web.Response:
     method = request.method
     match asked:
-        case ["v1", "explain", "namespaces", namespace, "pods", name] if method == "GET":
-            return json_response(view.explain(namespace, name))
         case ["v1", "mounts", "namespaces", namespace, "pods", name] if method == "GET":
             return json_response(view.mounts(namespace, name))
         case ["v1", "status"] if method == "GET":

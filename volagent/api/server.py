@@ -27,7 +27,7 @@ from volagent.api.discovery import discovery_documents, version_document
 from volagent.api.joining import Joining
 from volagent.api.kubeconfig import describe_kubeconfig
 from volagent.api.listen import BACKLOG, ListenError, bind_unix
-from volagent.api.nodeview import NodeView, PlacementView
+from volagent.api.nodeview import AttachmentView, NodeView, PlacementView
 from volagent.api.openapi.document import openapi_document
 from volagent.api.own_paths import NODE_GROUP, OwnPaths
 from volagent.api.peer import ACCESS_GROUP, identify_peer
@@ -73,6 +73,7 @@ class Beside:
     authorizer: Authorizer | None = None
     """None: only members of system:masters may do anything."""
     placement: PlacementView | None = None
+    attachments: AttachmentView | None = None
     authority: Authority | None = None
     """Who made the server's certificate; None: somebody else."""
     make_joining: Callable[[Callable[[], str]], Joining | None] = lambda _address: None
@@ -100,7 +101,8 @@ class ApiServer:
         self._watches = WatchStreams(client)
         self._verbs = Verbs(client, self._watches)
         self._own_paths = OwnPaths(
-            node_view, beside.placement, beside.trash, self._describe_kubeconfig,
+            node_view, beside.placement, beside.attachments, beside.trash,
+            self._describe_kubeconfig,
             beside.make_joining(lambda: self._tls_address),
         )  # fmt: skip
         self._authorizer = authorizer = beside.authorizer

@@ -141,7 +141,7 @@ def _node(document: Document) -> str:
 
 def _step_row(step: Document) -> tuple[str, ...]:
     evidence = step.get("evidence") or ""
-    if step.get("state") == "failed":
+    if step.get("state") in ("failed", "waiting"):
         evidence = step.get("error") or evidence
         if (step.get("attempts") or 1) > 1:
             evidence += f" ({step['attempts']} times)"
@@ -163,7 +163,7 @@ def _format_blockers(volumes: object, steps: object) -> Iterator[str]:
             yield from _format_blocker(f'volume "{volume.get("name")}"', volume["blocker"], volume)
     for step in steps if isinstance(steps, list) else ():
         error = step.get("error")
-        if step.get("state") == "failed" and error and error not in told:
+        if step.get("state") in ("failed", "waiting") and error and error not in told:
             told.add(error)
             yield from _format_blocker(str(step.get("step")), error, step)
 

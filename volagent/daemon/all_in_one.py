@@ -55,7 +55,9 @@ async def _run(process: Process) -> None:
                 )
                 machine, controllers = _make_controllers(process, client, server.copies, node)
                 beside = Beside(
-                    TrashService(machine.provisioners, client), placement=controllers.placement
+                    TrashService(machine.provisioners, client),
+                    placement=controllers.placement,
+                    attachments=controllers.attachments,
                 )
                 serving = make_serving(
                     process, client, server.copies, node.metrics, beside,

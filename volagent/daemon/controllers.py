@@ -13,6 +13,7 @@ from volagent.client.contract import Client
 from volagent.client.events import EventRecorder
 from volagent.client.shared import SharedCopies
 from volagent.control.attach.run import AttachController
+from volagent.control.attach.view import AttachmentView
 from volagent.control.bind.run import Binder
 from volagent.control.discover.decide import Rule
 from volagent.control.discover.run import Discovery
@@ -61,6 +62,7 @@ class Controllers:
 
     running: dict[str, Controller]
     placement: PlacementView
+    attachments: AttachmentView
 
 
 def make_server_controllers(
@@ -73,18 +75,19 @@ def make_server_controllers(
 ) -> Controllers:
     """The controllers of a cluster, and those of what `machine` can provision."""
     scheduler = Scheduler(copies, client, events, clock)
+    attaching = AttachController(copies, client, events, make_attachers(), clock)
     known = frozenset({*machine.provisioners, *NODE_LOCAL})
     running: dict[str, Controller] = {
         "binder": Binder(copies, client, events, known),
         "scheduler": scheduler,
         "protection": ProtectionController(copies, client),
         "node life": NodeLife(copies, client, events, clock, settings.lease.timeout_s),
-        "attachments": AttachController(copies, client, events, make_attachers(), clock),
+        "attachments": attaching,
         "nodes that are off": OutOfService(copies, client, events),
         "ephemeral claims": EphemeralController(copies, client, events),
         **make_volume_controllers(settings, copies, client, events, clock, machine),
     }
-    return Controllers(running, PlacementView(copies, scheduler))
+    return Controllers(running, PlacementView(copies, scheduler), AttachmentView(copies, attaching))
 
 
 def make_volume_controllers(

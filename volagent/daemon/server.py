@@ -45,7 +45,9 @@ async def _run(process: Process) -> None:
             )
             controllers = make_server_controllers(settings, copies, client, events, clock, machine)
             beside = Beside(
-                TrashService(machine.provisioners, client), placement=controllers.placement
+                TrashService(machine.provisioners, client),
+                placement=controllers.placement,
+                attachments=controllers.attachments,
             )
             serving = make_serving(
                 process, client, copies, _metrics, beside, node_view=None, recovered=None

@@ -24,7 +24,8 @@ PV = AttachmentSource(persistent_volume_name="pv")
 
 def want(node="n1", pod="web", **more):
     values = {
-        "volume": "disk", "driver": DriverName("d"), "label": "pv", "node": node, "exclusive": True,
+        "volume": "disk", "driver": DriverName("d"), "label": "pv", "use": "data",
+        "node": node, "exclusive": True,
         "source": PV, "pod": ("default", pod), "uid": pod, "since": "2026", "leaving": False,
     }  # fmt: skip
     return Want(**{**values, **more})

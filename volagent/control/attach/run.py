@@ -309,17 +309,30 @@ class AttachController:
         else:
             self._told.pop(volume, None)
 
-    def explain(self, pod: Pod) -> Iterator[tuple[str, str]]:
-        """For each disk of a pod that it cannot have now: what people call it, and why."""
+    def explain(self, pod: Pod) -> Iterator[tuple[str, tuple[str, str]]]:
+        """For each disk of a pod, by the pod's name for it: why it is not attached, and a remedy.
+
+        Both are "" for a disk that is.
+        """
         for want in self._finder.find(pod):
-            steps = decide_disk(
-                self._wants.of_volume(want.volume),
-                self._world.standings(want.volume),
-                self._world.barred(),
-            )
-            for step in steps:
-                if isinstance(step, Refuse) and step.want.uid == want.uid:
-                    yield want.label, step.reason
+            standings = self._world.standings(want.volume)
+            steps = decide_disk(self._wants.of_volume(want.volume), standings, self._world.barred())
+            refused = (s.reason for s in steps if isinstance(s, Refuse) and s.want.uid == want.uid)
+            reason = next(refused, "")
+            here = next((s for s in standings if s.node == want.node and s.told), None)
+            if not reason and here is None:
+                reason = self._world.error_of(want.volume) or "it is being attached"
+            stuck = [s for s in steps if isinstance(s, Await)]
+            yield want.use, (reason, _remedy_for(stuck[0].standing) if reason and stuck else "")
+
+
+def _remedy_for(standing: Standing) -> str:
+    """What lets a disk go that is to leave its node."""
+    node = standing.node
+    return (
+        f"node {node} has to give it up: see that its agent runs; if the machine is off, say so:"
+        f" volagent node confirm-off {node}"
+    )
 
 
 def _subject(want: Want) -> Subject:

@@ -39,6 +39,8 @@ class Want:
     driver: DriverName
     label: str
     """What people call it: the PersistentVolume's name, or the pod's name for the volume."""
+    use: str
+    """The pod's name for the volume."""
     node: str
     exclusive: bool
     source: AttachmentSource
@@ -94,7 +96,8 @@ class WantFinder:
                 read_only=bool(source.body.get("readOnly")),
             )
             named = AttachmentSource(persistent_volume_name=pv.metadata.name)
-            yield from self._want(pod, pv.metadata.name, source, named, exclusive=not shareable)
+            names = (pv.metadata.name, volume.name)
+            yield from self._want(pod, names, source, named, exclusive=not shareable)
 
     def source_of(self, pv: PersistentVolume) -> VolumeSource | None:
         """The source of a volume that has an attacher."""
@@ -106,7 +109,8 @@ class WantFinder:
             body = {key: value for key, value in source.body.items() if value is not None}
             named = AttachmentSource(inline_volume_spec={source.kind: body})
             exclusive = not source.body.get("readOnly")
-            yield from self._want(pod, volume.name, source, named, exclusive=exclusive)
+            names = (volume.name, volume.name)
+            yield from self._want(pod, names, source, named, exclusive=exclusive)
 
     def source_named(self, named: AttachmentSource) -> VolumeSource | None:
         """The source that a VolumeAttachment names."""
@@ -123,8 +127,8 @@ class WantFinder:
         return None
 
     def _want(
-        self, pod: Pod, label: str, source: VolumeSource, named: AttachmentSource, *,
-        exclusive: bool,
+        self, pod: Pod, names: tuple[str, str], source: VolumeSource, named: AttachmentSource,
+        *, exclusive: bool,
     ) -> Iterator[Want]:  # fmt: skip
         driver = choose_driver(source.kind, source.body)
         try:
@@ -133,7 +137,7 @@ class WantFinder:
             return  # the pod's node tells what is wrong with it
         metadata = pod.metadata
         yield Want(
-            volume=unique_name(driver, identity), driver=driver, label=label,
+            volume=unique_name(driver, identity), driver=driver, label=names[0], use=names[1],
             node=pod.spec.node_name, exclusive=exclusive, source=named,
             pod=(metadata.namespace, metadata.name), uid=metadata.uid,
             since=metadata.creation_timestamp or "",

@@ -68,6 +68,14 @@ class AttachmentWorld:
             if attachment.status.attached and attachment.metadata.deletion_timestamp is None
         ]
 
+    def error_of(self, volume: str) -> str:
+        """What the storage said last when it did not attach a disk; "": nothing."""
+        for attachment in self._attachments.get(volume, {}).values():
+            error = attachment.status.attach_error
+            if error is not None:
+                return error.message
+        return ""
+
     def decode(self, document: Document) -> VolumeAttachment:
         """The view of an attachment."""
         return msgspec.convert(document, VolumeAttachment)

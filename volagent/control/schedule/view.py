@@ -44,7 +44,7 @@ class PlacementView:
             "node": "",
             "phase": pod.status.phase or "Pending",
             "summary": summary,
-            "steps": [declared, *self._binding_steps(pod), schedule],
+            "steps": [declared, *binding_steps(self._copies, pod), schedule],
             "nodes": [
                 {"node": each.node, "fits": each.fits, "says": _says(each)} for each in outlooks
             ],
@@ -52,25 +52,27 @@ class PlacementView:
             "timeline": [],
         }
 
-    def _binding_steps(self, pod: Pod) -> Iterator[Document]:
-        for volume in pod.spec.volumes or ():
-            source = claim_source_of(pod, volume)
-            if source is None:
-                continue
-            step: Document = {"step": "bind", "volume": volume.name, "startedAt": None}
-            claim = self._copies.claims.get(pod.metadata.namespace, source.claim_name)
-            if claim is None:
-                yield {
-                    **step, "state": "failed",
-                    "error": f'persistentvolumeclaim "{source.claim_name}" not found',
-                    "remedy": "declare the claim, or correct its name in the pod",
-                }  # fmt: skip
-            elif claim.status.phase == "Bound":
-                evidence = f"claim {source.claim_name} is bound to {claim.spec.volume_name}"
-                yield {**step, "state": "done", "evidence": evidence}
-            else:
-                evidence = f"see `volagent explain pvc/{source.claim_name}`"
-                yield {**step, "state": "pending", "evidence": evidence}
+
+def binding_steps(copies: SharedCopies, pod: Pod) -> Iterator[Document]:
+    """How far each of a pod's claims is, as steps of an explanation."""
+    for volume in pod.spec.volumes or ():
+        source = claim_source_of(pod, volume)
+        if source is None:
+            continue
+        step: Document = {"step": "bind", "volume": volume.name, "startedAt": None}
+        claim = copies.claims.get(pod.metadata.namespace, source.claim_name)
+        if claim is None:
+            yield {
+                **step, "state": "failed",
+                "error": f'persistentvolumeclaim "{source.claim_name}" not found',
+                "remedy": "declare the claim, or correct its name in the pod",
+            }  # fmt: skip
+        elif claim.status.phase == "Bound":
+            evidence = f"claim {source.claim_name} is bound to {claim.spec.volume_name}"
+            yield {**step, "state": "done", "evidence": evidence}
+        else:
+            evidence = f"see `volagent explain pvc/{source.claim_name}`"
+            yield {**step, "state": "pending", "evidence": evidence}
 
 
 def _summarize(pod: Pod, outlooks: tuple[Outlook, ...]) -> tuple[str, str]:
