@@ -182,7 +182,7 @@ def test_chap_secret_that_is_wrong_is_told_and_one_that_is_right_helps(site, lun
         site.server.declare(on(pod, one))
         await_event(site, pod, 'secret "chap" not found')
         site.server.declare(secret)
-        told = await_event(site, pod, "FailedAttachVolume", "CHAP", within_s=MOVE_S)
+        told = await_event(site, pod, "FailedAttachVolume", "credentials", within_s=MOVE_S)
         assert "wrong-password1" not in told + one.log()
         right = {"stringData": {keys[1]: "correct-password"}}
         site.server.call("PATCH", "/api/v1/namespaces/default/secrets/chap", right)

@@ -22,6 +22,7 @@ from volagent.host.process import Helpers
 from volagent.host.real import make_host
 from volagent.host.uevents import watch_devices
 from volagent.node.agent import NodeAgent
+from volagent.node.checkpoint import Checkpoint
 from volagent.node.config import AgentConfig
 from volagent.node.hand_over import RuntimeHandOver
 from volagent.node.named import StartTask
@@ -100,6 +101,7 @@ def make_node_side(
         resync_s=settings.resync_s,
         watch_devices=lambda on_event: watch_devices(helpers, on_event),
         start_by_name=start if by_name else None,
+        checkpoint=Checkpoint(f"{settings.state_dir}/node/remembered.json") if by_name else None,
         extras=describe_extras(settings.aws, block_store),
     )
     hand_over = _make_hand_over(settings, clock, layout, address, node["allocatable"])

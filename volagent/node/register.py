@@ -67,6 +67,7 @@ class NodeReporter:
         self._known: Node | None = None
         self._changed = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._registered = asyncio.Event()
 
     def touch(self) -> None:
         """The volumes that must not be detached from this node may have changed."""
@@ -104,6 +105,7 @@ class NodeReporter:
             if more_labels:
                 change = {"metadata": {"labels": dict(more_labels)}}
                 await self._client.patch(NODES, self._name, change)
+        self._registered.set()
 
     async def _label(self, fetch_labels: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
         while True:
@@ -123,6 +125,7 @@ class NodeReporter:
         """Write the facts, then the volumes in use whenever they changed, for ever."""
         if extras.fetch_labels is not None:
             start("node labels", self._label(extras.fetch_labels))
+        await self._registered.wait()
         await self._try(self._write_facts, extras.limits)
         self._changed.set()
         while True:
