@@ -1,7 +1,8 @@
 """The role of an iSCSI storage array: the kernel's own target (LIO), set up through configfs.
 
-One target with numbered disks (LUNs) behind two portals. A disk is a sparse file on the machine's
-memory file system, with a serial number, from which LIO makes its world-wide name. A machine that
+One target with numbered disks (LUNs) behind two portals. A disk is a sparse file in the machine's
+memory behind a loop device (LIO takes a file's size once and for all, a device's always anew), with
+a serial number, from which LIO makes its world-wide name. A machine that
 was switched off has forgotten everything.
 """
 
@@ -14,10 +15,11 @@ _DISKS = "/srv/luns"
 _PORT = 3260
 
 _SERVE = """
-modprobe -a target_core_mod target_core_file iscsi_target_mod
+modprobe -a loop target_core_mod target_core_iblock iscsi_target_mod
 mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
 mkdir -p {disks} /var/target/pr /etc/target/pr
 mountpoint -q {disks} || mount -t tmpfs -o size=900M luns {disks}
+echo 1 >/proc/sys/net/ipv4/conf/vec0/promote_secondaries
 ip addr replace {second}/24 dev vec0
 mkdir -p {tpg}/np/{first}:{port} {tpg}/np/{second}:{port}
 echo 0 >{tpg}/attrib/authentication
@@ -30,7 +32,7 @@ echo 1 >{tpg}/enable
 _MAKE_DISK = """
 truncate -s {size_mib}M {disks}/{name}.img
 mkdir -p {core}/{name}
-echo fd_dev_name={disks}/{name}.img,fd_dev_size=$(({size_mib} << 20)) >{core}/{name}/control
+echo udev_path=$(losetup --find --show {disks}/{name}.img) >{core}/{name}/control
 echo {serial} >{core}/{name}/wwn/vpd_unit_serial
 echo 1 >{core}/{name}/enable
 """
@@ -45,7 +47,7 @@ class IscsiTarget:
         base, _, host = machine.address.rpartition(".")
         self.portals = (f"{machine.address}:{_PORT}", f"{base}.{100 + int(host)}:{_PORT}")
         self._tpg = f"{_ROOT}/iscsi/{iqn}/tpgt_1"
-        self._core = f"{_ROOT}/core/fileio_0"
+        self._core = f"{_ROOT}/core/iblock_0"
         self._serials = 0
 
     def serve(self) -> None:
@@ -84,7 +86,10 @@ class IscsiTarget:
 
     def grow(self, name: str, size_mib: int) -> None:
         """Make a disk larger while it is in use."""
-        self.machine.run(f"truncate -s {size_mib}M {_DISKS}/{name}.img")
+        file = f"{_DISKS}/{name}.img"
+        self.machine.run(
+            f"truncate -s {size_mib}M {file}; losetup -c $(losetup -n -O NAME -j {file})"
+        )
 
     def require_chap(self, user: str, password: str) -> None:
         """From now on a login needs these credentials."""
@@ -110,7 +115,8 @@ class IscsiTarget:
 
     def read(self, name: str, length: int) -> bytes:
         """The first bytes of a disk, as the array has it."""
-        said = self.machine.run(f"head -c {length} {_DISKS}/{name}.img | base64 -w0").out
+        script = f"sync; head -c {length} {_DISKS}/{name}.img | base64 -w0"
+        said = self.machine.run(script).out
         return base64.b64decode(said)
 
     def sessions(self) -> int:

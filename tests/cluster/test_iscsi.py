@@ -1,0 +1,321 @@
+"""iSCSI disks between real kernels: a storage array (LIO) with two portals, and a node.
+
+The driver is taken through its life directly, a new process each time; at the end the daemon does
+the same with a pod. Every test leaves the node without a session, a disk or a record.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.cluster import manifests
+from tests.cluster.lab.iscsi_initiator import IscsiInitiator, source
+from tests.cluster.lab.iscsi_target import IscsiTarget
+from tests.cluster.lab.lab import Lab
+from tests.cluster.lab.node import VolagentNode
+from tests.cluster.lab.uml import Hardware
+
+NODE = Hardware(memory_mib=640, disks_mib=(256,))
+MIB = 1 << 20
+USER, PASSWORD = "volagent", "a-secret-of-16-b"
+CHAP = {
+    "node.session.auth.username": USER,
+    "node.session.auth.password": PASSWORD,
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    target: IscsiTarget
+    node: IscsiInitiator
+    daemon: VolagentNode
+
+
+@pytest.fixture(scope="module")
+def whole_site(lab: Lab) -> Site:
+    array = lab.add_machine("array", Hardware(memory_mib=768))
+    machine = lab.add_machine("one", NODE)
+    lab.start_all()
+    target, node = IscsiTarget(array), IscsiInitiator(machine)
+    target.serve()
+    for lun, name in enumerate(("zero", "first", "second"), 0):
+        target.make_disk(name, 64)
+        target.show(lun, name)
+    target.make_disk("other", 64)
+    node.start()
+    return Site(target, node, VolagentNode(machine))
+
+
+@pytest.fixture
+def site(whole_site: Site) -> Iterator[Site]:
+    """The site, which must be as clean after each test as it was before."""
+    yield whole_site
+    whole_site.target.allow_everybody()
+    assert whole_site.node.sessions() == []
+    assert whole_site.node.disks() == []
+    assert whole_site.node.records() == ""
+
+
+def step(what: str, name: str, body, **more):
+    return {"do": what, "name": name, "source": body, **more}
+
+
+def test_data_is_there_again_when_the_volume_comes_back(site, figure):
+    body = source(site.target, 0)
+    (up,) = site.node.drive(step("set-up", "zero", body))
+    assert "error" not in up, up
+    figure("iSCSI volume: log in, format, mount", up["took_ms"])
+    assert "naa.6001405" in up["evidence"][0]
+    assert site.target.portals[0] in up["evidence"][0]
+    site.node.machine.run("echo precious >/run/pods/zero/data")
+    assert site.node.sessions() == [site.target.iqn]
+    (down,) = site.node.drive(step("take-down", "zero", body))
+    assert "error" not in down, down
+    figure("iSCSI volume: unmount, log out", down["took_ms"])
+    assert site.node.sessions() == []
+    (up,) = site.node.drive(step("set-up", "zero", body))
+    assert site.node.machine.run("cat /run/pods/zero/data").out == "precious\n"
+    again, down = site.node.drive(step("set-up", "zero", body), step("take-down", "zero", body))
+    assert "error" not in again, again
+    assert "error" not in down, down
+
+
+def test_two_disks_share_a_session_that_the_last_one_closes(site):
+    one, two = source(site.target, 1), source(site.target, 2)
+    answers = site.node.drive([step("set-up", "one", one), step("set-up", "two", two)])
+    assert all("error" not in answer for answer in answers), answers
+    assert site.node.sessions() == [site.target.iqn]
+    assert len(site.node.disks()) == 2
+    (down,) = site.node.drive(step("take-down", "one", one))
+    assert not any("logged out" in text for text in down["evidence"])
+    assert site.node.sessions() == [site.target.iqn]
+    assert len(site.node.disks()) == 1
+    site.node.machine.run("echo still >/run/pods/two/data; sync")
+    (down,) = site.node.drive(step("take-down", "two", two))
+    assert any("logged out" in text for text in down["evidence"]), down
+
+
+def test_login_and_logout_of_one_target_never_cross(site):
+    one, two = source(site.target, 1), source(site.target, 2)
+    site.node.drive(step("set-up", "one", one))
+    down, up = site.node.drive([step("take-down", "one", one), step("set-up", "two", two)])
+    assert "error" not in down, down
+    assert "error" not in up, up
+    assert len(site.node.disks()) == 1
+    site.node.drive(step("take-down", "two", two))
+
+
+def test_chap_lets_in_who_has_the_secret_and_shows_it_to_nobody(site):
+    site.target.require_chap(USER, PASSWORD)
+    body = source(site.target, 1, chapAuthSession=True, secretRef={"name": "chap"})
+    wrong = CHAP | {"node.session.auth.password": "a-wrong-one-of-16"}
+    (refused,) = site.node.drive(step("set-up", "one", body, secret=wrong))
+    assert refused["error"] == "Transient"
+    assert "does not accept the credentials" in refused["message"]
+    assert "secretRef" in refused["remedy"]
+    assert "a-wrong-one" not in str(refused)
+    assert site.node.sessions() == []
+    assert site.node.records() == ""
+    site.node.note_arguments()
+    (up,) = site.node.drive(step("set-up", "one", body, secret=CHAP))
+    assert "error" not in up, up
+    seen = site.node.forget_arguments()
+    assert "--login" in seen
+    assert PASSWORD not in seen
+    assert site.node.records().startswith("600 ")
+    assert len(site.node.records().splitlines()) == 1
+    site.node.drive(step("take-down", "one", body))
+
+
+def test_unknown_target_is_told_at_once_with_what_the_portal_offers(site):
+    body = source(site.target, 1) | {"iqn": "iqn.2026-01.lab:nosuch"}
+    (answer,) = site.node.drive(step("set-up", "x", body))
+    assert answer["error"] == "Transient"
+    assert "does not offer the target" in answer["message"]
+    assert site.target.iqn in answer["message"]
+    assert answer["took_ms"] < 8000
+
+
+def test_unknown_number_leaves_no_session(site):
+    (answer,) = site.node.drive(step("set-up", "x", source(site.target, 9)))
+    assert answer["error"] == "Transient"
+    assert "shows no such disk" in answer["message"]
+
+
+def test_dead_portal_is_told_and_delays_nobody_else(site, figure):
+    dead = "10.77.0.200:3260"
+    body = source(site.target, 1)
+    silent = body | {"targetPortal": dead, "iqn": "iqn.2026-01.lab:silent"}
+    refused, up = site.node.drive([step("set-up", "dead", silent), step("set-up", "one", body)])
+    assert refused["error"] == "Transient"
+    assert dead in refused["message"]
+    assert "portal is up" in refused["remedy"]
+    assert "error" not in up, up
+    figure("iSCSI: a portal that does not answer is told", refused["took_ms"])
+    site.node.drive(step("take-down", "one", body))
+    both = body | {"portals": [dead]}
+    up, down = site.node.drive(step("set-up", "one", both), step("take-down", "one", both))
+    assert dead in up["evidence"][0]
+    assert "error" not in down, down
+
+
+def test_volume_grows_while_it_is_mounted(site):
+    site.target.make_disk("growing", 64)
+    site.target.show(3, "growing")
+    body = source(site.target, 3)
+    site.node.drive(step("set-up", "grows", body))
+    before = int(site.node.machine.run("df --output=size /run/pods/grows | tail -1").out)
+    (early,) = site.node.drive(step("expand", "grows", body, capacity_bytes=160 * MIB))
+    assert early["error"] == "Transient"
+    assert "not yet 160" in early["message"]
+    site.target.grow("growing", 160)
+    (done,) = site.node.drive(step("expand", "grows", body, capacity_bytes=160 * MIB))
+    assert done.get("evidence") == ["grown to its device"], done
+    after = int(site.node.machine.run("df --output=size /run/pods/grows | tail -1").out)
+    assert after > before * 2
+    (down,) = site.node.drive(step("take-down", "grows", body))
+    assert "error" not in down, down
+    site.target.hide(3)
+
+
+def test_raw_disk_is_linked_and_written_through(site):
+    site.target.make_disk("raw", 32)
+    site.target.show(4, "raw")
+    body = source(site.target, 4)
+    (up,) = site.node.drive(step("set-up", "raw", body, block=True))
+    assert "error" not in up, up
+    site.node.machine.run("echo through | dd of=/run/pods/raw conv=fsync,notrunc 2>/dev/null")
+    (down,) = site.node.drive(step("take-down", "raw", body, block=True))
+    assert "error" not in down, down
+    assert site.target.read("raw", 8) == b"through\n"
+    site.target.hide(4)
+
+
+def test_nothing_is_mounted_when_another_disk_is_shown_under_the_number(site):
+    site.target.make_disk("mine", 64)
+    site.target.show(5, "mine")
+    body = source(site.target, 5)
+    site.node.drive(step("attach", "mine", body))
+    site.target.swap(5, "other")
+    prepared, staged = site.node.drive(step("prepare", "mine", body), step("stage", "mine", body))
+    for answer in (prepared, staged):
+        assert answer["error"] == "Uncertain", answer
+        assert "another disk" in answer["message"]
+        assert "exchanged" in answer["remedy"]
+    assert site.target.read("other", 4096) == bytes(4096)
+    (down,) = site.node.drive(step("detach", "mine", body))
+    assert "unwritten" in down["evidence"][0], down
+    up, down = site.node.drive(step("attach", "new", body), step("detach", "new", body))
+    assert "naa.6001405" in up["evidence"][0]
+    assert "written out" in down["evidence"][0]
+    site.target.hide(5)
+
+
+def test_stale_disk_is_deleted_and_found_anew_before_it_is_used(site):
+    site.target.make_disk("old", 64)
+    site.target.make_disk("fresh", 48)
+    site.target.show(6, "old")
+    body = source(site.target, 6)
+    site.node.drive(step("attach", "first", body))
+    site.target.swap(6, "fresh")
+    (up,) = site.node.drive(step("set-up", "second", body))
+    assert "error" not in up, up
+    used = site.node.machine.run("df --output=size /run/pods/second | tail -1").out
+    assert int(used) < 48 * 1024
+    (down,) = site.node.drive(step("take-down", "second", body))
+    assert "error" not in down, down
+    (gone,) = site.node.drive(step("detach", "first", body))
+    assert "gone already" in gone["evidence"][0]
+    site.target.hide(6)
+
+
+def test_mounted_volume_is_not_touched_when_its_number_shows_another_disk(site):
+    site.target.make_disk("used", 64)
+    site.target.show(7, "used")
+    body = source(site.target, 7)
+    site.node.drive(step("set-up", "used", body))
+    site.target.swap(7, "other")
+    (again,) = site.node.drive(step("attach", "used", body))
+    assert again["error"] == "Uncertain"
+    assert "is in use" in again["message"]
+    assert len(site.node.disks()) == 1
+    assert site.target.read("other", 4096) == bytes(4096)
+    site.target.swap(7, "used")
+    (down,) = site.node.drive(step("take-down", "used", body))
+    assert "error" not in down, down
+    site.target.hide(7)
+
+
+@pytest.fixture
+def multipath(site) -> Iterator[None]:
+    site.node.start_multipath()
+    yield
+    site.node.stop_multipath()
+
+
+def test_two_paths_without_multipathd_are_one_path_and_that_is_told(site):
+    body = source(site.target, 1, portals=[site.target.portals[1]])
+    (up,) = site.node.drive(step("set-up", "one", body))
+    assert "multipathd does not run" in up["evidence"][0], up
+    assert site.node.sessions() == [site.target.iqn] * 2
+    (down,) = site.node.drive(step("take-down", "one", body))
+    assert "error" not in down, down
+
+
+def test_two_paths_are_one_device_that_outlives_one_of_them(site, multipath, figure):
+    site.target.make_disk("wide", 64)
+    site.target.show(8, "wide")
+    body = source(site.target, 8, portals=[site.target.portals[1]])
+    (up,) = site.node.drive(step("set-up", "wide", body))
+    assert "error" not in up, up
+    assert "2 paths as " in up["evidence"][0], up
+    assert up["device"].startswith("/dev/dm-")
+    figure("iSCSI volume on two paths: log in, format, mount", up["took_ms"])
+    site.target.cut_portal(1)
+    said = site.node.machine.run(
+        "dd if=/dev/urandom of=/run/pods/wide/big bs=64k count=64 conv=fsync 2>/dev/null;"
+        " sha256sum </run/pods/wide/big",
+        timeout_s=90,
+    )
+    figure("iSCSI: 4 MiB written while a path was cut", said.took_s * 1000)
+    (again,) = site.node.drive(step("attach", "wide", body))
+    assert "error" not in again, again
+    site.target.heal_portal(1)
+    site.target.grow("wide", 128)
+    site.node.machine.run(
+        "for i in $(seq 200); do"
+        ' [ "$(cat /sys/class/iscsi_session/*/state | sort -u)" = LOGGED_IN ] && exit 0;'
+        " sleep 0.2; done; exit 1",
+        timeout_s=60,
+    )
+    (grown,) = site.node.drive(step("expand", "wide", body, capacity_bytes=128 * MIB))
+    assert grown.get("evidence") == ["grown to its device"], grown
+    after = site.node.machine.run("sha256sum </run/pods/wide/big").out
+    assert after == said.out
+    (down,) = site.node.drive(step("take-down", "wide", body))
+    assert "error" not in down, down
+    site.target.hide(8)
+
+
+def test_pod_gets_its_disk_by_the_daemon_and_gives_it_back(site, figure):
+    node = site.daemon
+    node.start()
+    body = {"iscsi": source(site.target, 1, fsType="ext4")}
+    volume, claim = manifests.bound_pair("disk", body, access_mode="ReadWriteOnce")
+    node.declare(volume, claim)
+    pod = manifests.pod("db", [manifests.claim_volume("data", "disk")])
+    ready = node.declare_ready(pod, within_s=60)
+    figure("iSCSI volume of a pod is ready", ready.took_ms)
+    where = node.volume(pod, "kubernetes.io~iscsi", "pv-disk")
+    node.machine.run(f"echo row >{where}/table; sync -f {where}")
+    node.kill()
+    node.start()
+    node.wait_ready(pod)
+    assert node.machine.run(f"cat {where}/table").out == "row\n"
+    node.delete_gone(pod, within_s=60)
+    node.machine.run(
+        "for i in $(seq 100); do"
+        " ls /sys/class/iscsi_session/* >/dev/null 2>&1 || exit 0; sleep 0.1; done; exit 1"
+    )
+    node.stop()
