@@ -128,6 +128,49 @@ def test_chap_lets_in_who_has_the_secret_and_shows_it_to_nobody(site):
     site.node.drive(step("take-down", "one", body))
 
 
+def test_target_is_asked_for_with_credentials_when_discovery_needs_them(site):
+    site.target.require_discovery_chap("finder", "word-of-finder-1")
+    body = source(site.target, 1, chapAuthDiscovery=True, secretRef={"name": "chap"})
+    found = {
+        "discovery.sendtargets.auth.username": "finder",
+        "discovery.sendtargets.auth.password": "word-of-finder-1",
+    }
+    wrong = found | {"discovery.sendtargets.auth.password": "a-wrong-one-of-16"}
+    refused, up = site.node.drive(
+        step("set-up", "one", body, secret=wrong), step("set-up", "one", body, secret=found)
+    )
+    site.target.allow_discovery()
+    assert "does not accept the credentials" in refused["message"]
+    assert "error" not in up, up
+    assert "send_targets" not in site.node.records()
+    site.node.drive(step("take-down", "one", body))
+
+
+def test_initiator_has_the_name_that_the_volume_gives_it(site):
+    name = "iqn.2026-01.lab:somebody-else"
+    body = source(site.target, 1, initiatorName=name)
+    (up,) = site.node.drive(step("set-up", "one", body))
+    assert "error" not in up, up
+    shown = site.node.machine.run("cat /sys/class/iscsi_session/*/initiatorname").out
+    assert shown.split() == [name]
+    (down,) = site.node.drive(step("take-down", "one", body))
+    assert "error" not in down, down
+
+
+def test_read_only_disk_refuses_every_write(site):
+    body = source(site.target, 1)
+    site.node.drive(step("set-up", "one", body), step("take-down", "one", body))
+    before = site.target.checksum("first")
+    only = body | {"readOnly": True}
+    (up,) = site.node.drive(step("set-up", "one", only))
+    assert "read-only" in up["evidence"][-1]
+    wrote = site.node.machine.run(f"dd if=/dev/zero of={up['device']} bs=4k count=1", check=False)
+    assert wrote.code != 0
+    (down,) = site.node.drive(step("take-down", "one", only))
+    assert "error" not in down, down
+    assert site.target.checksum("first") == before
+
+
 def test_unknown_target_is_told_at_once_with_what_the_portal_offers(site):
     body = source(site.target, 1) | {"iqn": "iqn.2026-01.lab:nosuch"}
     (answer,) = site.node.drive(step("set-up", "x", body))
@@ -203,6 +246,9 @@ def test_nothing_is_mounted_when_another_disk_is_shown_under_the_number(site):
         assert answer["error"] == "Uncertain", answer
         assert "another disk" in answer["message"]
         assert "exchanged" in answer["remedy"]
+    (again,) = site.node.drive(step("attach", "mine", body))
+    assert again["error"] == "Uncertain", again
+    assert "when it was attached" in again["message"]
     assert site.target.read("other", 4096) == bytes(4096)
     (down,) = site.node.drive(step("detach", "mine", body))
     assert "unwritten" in down["evidence"][0], down
@@ -216,17 +262,17 @@ def test_stale_disk_is_deleted_and_found_anew_before_it_is_used(site):
     site.target.make_disk("old", 64)
     site.target.make_disk("fresh", 48)
     site.target.show(6, "old")
-    body = source(site.target, 6)
-    site.node.drive(step("attach", "first", body))
+    beside = source(site.target, 1)
+    site.node.drive(step("attach", "beside", beside))
+    site.node.machine.run("echo 0 0 6 >/sys/class/scsi_host/host*/scan")
     site.target.swap(6, "fresh")
-    (up,) = site.node.drive(step("set-up", "second", body))
+    body = source(site.target, 6)
+    (up,) = site.node.drive(step("set-up", "fresh", body))
     assert "error" not in up, up
-    used = site.node.machine.run("df --output=size /run/pods/second | tail -1").out
+    used = site.node.machine.run("df --output=size /run/pods/fresh | tail -1").out
     assert int(used) < 48 * 1024
-    (down,) = site.node.drive(step("take-down", "second", body))
-    assert "error" not in down, down
-    (gone,) = site.node.drive(step("detach", "first", body))
-    assert "gone already" in gone["evidence"][0]
+    answers = site.node.drive(step("take-down", "fresh", body), step("detach", "beside", beside))
+    assert all("error" not in answer for answer in answers), answers
     site.target.hide(6)
 
 

@@ -111,7 +111,7 @@ class IscsiDriver:
     async def attach(self, volume: VolumeSpec) -> Attached:
         """Log in to all portals that answer, and find the disk."""
         options = _options_of(volume)
-        wish = make_wish(options, volume.credentials)
+        wish = make_wish(options, volume.credentials, read_only=volume.read_only)
         try:
             found = await self.initiator.attach(wish)
         except HostError as error:
@@ -212,7 +212,9 @@ class IscsiDriver:
         return await expand_device(self.host, grown, staged, _options_of(volume).fs_type)
 
 
-def make_wish(options: IscsiOptions, credentials: Credentials | None) -> LunWish:
+def make_wish(
+    options: IscsiOptions, credentials: Credentials | None, *, read_only: bool
+) -> LunWish:
     """What the initiator is asked for. Raises `Rejected` for a secret that lacks something."""
     return LunWish(
         options.iqn,
@@ -222,6 +224,7 @@ def make_wish(options: IscsiOptions, credentials: Credentials | None) -> LunWish
         options.initiator_name,
         _read_chap(_SESSION, options, credentials) if options.session_chap else None,
         _read_chap(_DISCOVERY, options, credentials) if options.discovery_chap else None,
+        read_only,
     )
 
 

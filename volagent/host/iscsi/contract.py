@@ -33,6 +33,8 @@ class LunWish:
     initiator_name: str = ""
     session_chap: Chap | None = None
     discovery_chap: Chap | None = None
+    read_only: bool = False
+    """The device itself shall refuse every write."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,8 @@ Attaching a LUN, under the lock of its target, so that a login and a logout neve
 2. delete what the kernel knows under the number and is not current, unless it is in use;
 3. scan for this one number (sessions of ours never scan by themselves);
 4. wait for the disks, and compare what they say of themselves;
-5. several paths become one device when multipathd runs.
+5. several paths become one device when multipathd runs;
+6. compare with what was noted for this number when it was attached, and note it.
 
 A session is closed when no device is left below it, whoever made those: sysfs counts, not a
 register of ours that a crash could falsify. A session that was not made here (its record lets it
@@ -14,6 +15,7 @@ scan) is never closed.
 """
 
 import asyncio
+import dataclasses
 import enum
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
@@ -33,6 +35,7 @@ from volagent.host.iscsi.contract import (
     NoSession,
     PortalFailure,
 )
+from volagent.host.iscsi.known import KnownDisks
 from volagent.host.iscsi.logins import Logins
 from volagent.host.iscsi.multipath import Multipath, runs_daemon
 from volagent.host.iscsi.paths import Paths, wait_until
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
 
 DEVICE_TIMEOUT_S: Final = 30.0
 """How long the kernel may take to make a disk of what was found; as in Kubernetes."""
+PROTECT_TIMEOUT_S: Final = 15.0
 FLUSH_TIMEOUT_S: Final = 300.0
 
 
@@ -58,11 +62,11 @@ class RealInitiator:
     """`Initiator` on this machine."""
 
     def __init__(
-        self, *, helpers: "Helpers", sysfs: Sysfs | None = None, records: Records | None = None
+        self, *, helpers: "Helpers", known: KnownDisks, sysfs: Sysfs, records: Records
     ) -> None:
         self._helpers = helpers
-        self._sysfs = sysfs or Sysfs()
-        records = records or Records()
+        self._known = known
+        self._sysfs = sysfs
         self._admin = IscsiAdmin(helpers, records)
         self._logins = Logins(helpers, self._sysfs, records, self._admin)
         self._paths = Paths(helpers, self._sysfs)
@@ -80,10 +84,16 @@ class RealInitiator:
             interface = await self._admin.ensure_interface(wish)
             try:
                 failures = await self._logins.connect(wish, interface)  # (1)
-                return await self._open(wish, interface, failures)
+                found = await self._open(wish, interface, failures)
             except (NoSession, LunMissing, LunNameless):
                 await self._logins.close_idle(wish.iqn, interface)
                 raise
+            noted = self._known.find(wish.iqn, wish.lun, interface)
+            if noted and noted != found.handle.wwid:
+                text = f"was {noted} when it was attached, and is {found.handle.wwid} now"
+                raise LunChanged("attach", f"{wish.iqn} LUN {wish.lun}", 0, text)
+            self._known.note(found.handle)  # (6)
+            return await self._protect(found) if wish.read_only else found
 
     # -- the disk ----------------------------------------------------------------------------
 
@@ -152,6 +162,8 @@ class RealInitiator:
         return silent
 
     async def _judge(self, path: Path) -> _Verdict:
+        if not path.session.usable:
+            return _Verdict.SILENT
         if not path.disk or not path.size_bytes or path.state not in ("running", "blocked"):
             return _Verdict.EMPTY
         try:
@@ -189,6 +201,15 @@ class RealInitiator:
             remarks.append(f"only the path by {chosen.session.portal} is used: multipathd {why}")
         device = block_devices.identify(chosen.device)
         return FoundLun(device, handle, (chosen.session.portal,), "", tuple(remarks))
+
+    async def _protect(self, found: FoundLun) -> FoundLun:
+        """Have the kernel refuse every write to a device, a journal's replay among them."""
+        await self._helpers.call(
+            "refuse_writes", {"path": found.device.path}, backend=f"device:{found.device.path}",
+            timeout_s=PROTECT_TIMEOUT_S,
+        )  # fmt: skip
+        device = block_devices.identify(found.device.path)
+        return dataclasses.replace(found, device=device)
 
     async def _describe_map(
         self, handle: LunHandle, paths: Sequence[Path], found: Map, remarks: list[str]
@@ -264,6 +285,7 @@ class RealInitiator:
             paths = self._all_paths(handle.iqn, handle.interface, handle.lun)
             if paths:
                 said.append(await self._take_away(handle, device, paths))
+            self._known.forget(handle)
             said += await self._logins.close_idle(handle.iqn, handle.interface)
             return tuple(said)
 
@@ -332,3 +354,10 @@ def _one_name(paths: Sequence[Path], lun: int) -> str:
     if not name:
         raise LunNameless("inquiry", f"{iqn} LUN {lun}", 0, "it has no world-wide name")
     return name
+
+
+def make_initiator(*, helpers: "Helpers", run_dir: str) -> RealInitiator:
+    """The initiator of this machine; what it notes lies in the daemon's run directory."""
+    return RealInitiator(
+        helpers=helpers, known=KnownDisks(f"{run_dir}/iscsi"), sysfs=Sysfs(), records=Records()
+    )
