@@ -203,6 +203,42 @@ def test_dead_portal_is_told_and_delays_nobody_else(site, figure):
     assert "error" not in down, down
 
 
+def test_loss_is_told_when_the_target_is_gone_and_nothing_is_left_of_it(site):
+    body = source(site.target, 1)
+    site.node.drive(step("set-up", "one", body))
+    machine = site.node.machine
+    machine.partition()
+    machine.run("echo lost >/run/pods/one/data")
+    try:
+        machine.run(
+            "until [ $(cat /sys/class/iscsi_session/*/device/target*/*/state) = transport-offline ];"
+            " do sleep 0.2; done"
+        )
+        (again,) = site.node.drive(step("attach", "one", body))
+        assert again["error"] == "Uncertain", again
+        assert "does not answer" in again["message"]
+        (down,) = site.node.drive(step("take-down", "one", body))
+    finally:
+        machine.heal()
+    assert "error" not in down, down
+    assert "not written yet is lost" in down["evidence"][1]
+    assert "no path to it was up" in down["evidence"][2]
+
+
+def test_session_of_an_administrator_is_used_and_stays(site):
+    target, machine = site.target, site.node.machine
+    node = f"iscsiadm -m node -T {target.iqn} -p {target.portals[0]}"
+    machine.run(f"{node} -o new; {node} --login; udevadm settle")
+    shown = site.node.disks()
+    up, down = (site.node.drive(step(what, "one", source(target, 1)))[0]
+                for what in ("set-up", "take-down"))  # fmt: skip
+    assert "error" not in up, up
+    assert "is not ours and stays" in down["evidence"][-1]
+    assert site.node.sessions() == [target.iqn]
+    assert len(site.node.disks()) == len(shown) - 1
+    machine.run(f"{node} --logout; {node} -o delete")
+
+
 def test_volume_grows_while_it_is_mounted(site):
     site.target.make_disk("growing", 64)
     site.target.show(3, "growing")

@@ -132,6 +132,24 @@ def test_map_is_found_by_its_paths_and_other_holders_are_none(tree, sysfs):
     assert not sysfs.has_map("3601")
 
 
+@pytest.mark.parametrize(
+    ("states", "runs"),
+    [(("running",), True), (("transport-offline",), False), (("blocked", "running"), True)],
+)
+def test_device_takes_requests_when_one_path_does(tree, sysfs, states, runs):
+    blocks = [
+        tree.add_disk(tree.add_session(n), 1, f"sd{n}", state=state)
+        for n, state in enumerate(states)
+    ]
+    tree.add_map("dm-0", "3600", *blocks)
+    (tree.root / "dev/block").mkdir(parents=True)
+    (tree.root / "dev/block/8:0").symlink_to(blocks[-1])
+    (tree.root / "dev/block/254:0").symlink_to(tree.root / "block/dm-0")
+    assert sysfs.is_running("8:0") is runs
+    assert sysfs.is_running("254:0") is runs
+    assert not sysfs.is_running("8:99")
+
+
 def designator(association, kind, data):
     return bytes((0x01, association << 4 | kind, 0, len(data))) + data
 

@@ -47,7 +47,7 @@ from volagent.drivers.errors import Rejected, Transient, Uncertain
 from volagent.drivers.failures import explain_busy
 from volagent.drivers.iscsi.failures import explain, explain_changed
 from volagent.drivers.iscsi.options import IscsiOptions, read_iscsi_options
-from volagent.host.contract import Host
+from volagent.host.contract import Host, MountId
 from volagent.host.errors import Busy, HostError
 from volagent.host.iscsi.contract import (
     Chap,
@@ -173,8 +173,13 @@ class IscsiDriver:
         return await stage_device(self.host, volume, device, target, _options_of(volume).fs_type)
 
     async def unstage(self, staged: HeldMount) -> Done:
-        """Unmount it, which writes everything out."""
-        return await unstage_device(self.host, staged)
+        """Unmount it, which writes everything out as long as a path to the disk is up."""
+        stands = self.host.mounts.find_mount(MountId(staged.mount_id)) is not None
+        done = await unstage_device(self.host, staged)
+        if stands and not self.initiator.is_up(staged.device):
+            text = "unmounted while no path to the disk was up: what was not written yet is lost"
+            return Done(text)
+        return done
 
     async def publish(
         self,

@@ -130,5 +130,8 @@ class Initiator(Protocol):
         Returns what was done, in words; empty when there was nothing. Raises `Busy`, `TimedOut`.
         """
 
+    def is_up(self, number: str) -> bool:
+        """Whether the device `major:minor` has a path that takes requests at this moment."""
+
     def is_present(self, wish: LunWish) -> bool:
         """Whether the kernel shows anything under this number now."""

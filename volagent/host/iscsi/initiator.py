@@ -192,13 +192,18 @@ class RealInitiator:
         self, handle: LunHandle, paths: Sequence[Path], remarks: list[str]
     ) -> FoundLun:
         """The device that stands for all paths.  # (5)"""
-        found = await self._multipath.ensure_map(paths)
+        used = None
+        if self._multipath.find(paths) is None:
+            used = await self._find_used(paths)
+        found = await self._multipath.ensure_map(paths) if used is None else None
         if found is not None:
             return await self._describe_map(handle, paths, found, remarks)
-        chosen = await self._find_used(paths) or paths[0]
+        chosen = used or paths[0]
         if len(paths) > 1:
-            why = "makes no map of them" if runs_daemon() else "does not run"
-            remarks.append(f"only the path by {chosen.session.portal} is used: multipathd {why}")
+            why = "multipathd makes no map of them" if runs_daemon() else "multipathd does not run"
+            if used is not None and runs_daemon():
+                why = "it was in use before multipathd ran"
+            remarks.append(f"only the path by {chosen.session.portal} is used: {why}")
         device = block_devices.identify(chosen.device)
         return FoundLun(device, handle, (chosen.session.portal,), "", tuple(remarks))
 
@@ -224,7 +229,13 @@ class RealInitiator:
         )
         if size_bytes > found.size_bytes:
             await self._multipath.resize(found)
-        portals = tuple(path.session.portal for path in paths)
+        inside = [path for path in paths if self._sysfs.map_over(path) is not None]
+        remarks += [
+            f"the path by {path.session.portal} is not in the map"
+            for path in paths
+            if path not in inside
+        ]
+        portals = tuple(path.session.portal for path in inside)
         device = block_devices.identify(found.device)
         return FoundLun(device, handle, portals, found.name, tuple(remarks))
 
@@ -237,6 +248,10 @@ class RealInitiator:
         return None
 
     # -- later -------------------------------------------------------------------------------
+
+    def is_up(self, number: str) -> bool:
+        """Whether a device has a path that takes requests."""
+        return self._sysfs.is_running(number)
 
     async def check(self, handle: LunHandle) -> None:
         """Ask the disk itself who it is."""
@@ -295,6 +310,7 @@ class RealInitiator:
         same = all(path.wwid == handle.wwid for path in paths)
         for path in paths:
             same = same and await self._judge(path) is not _Verdict.CHANGED
+        up = any(path.usable for path in paths)
         if same:
             await self._flush(device)
         maps = {found for path in paths if (found := self._sysfs.map_over(path)) is not None}
@@ -306,6 +322,8 @@ class RealInitiator:
             await self._paths.delete(path, write_out=same)
         if not same:
             return f"{device.path} taken away unwritten: it was {handle.wwid}, and is another disk"
+        if not up:
+            return f"{device.path} ({handle.wwid}) taken away while no path to it was up"
         return f"{device.path} ({handle.wwid}) written out and taken away"
 
     async def _flush(self, device: BlockDevice) -> None:

@@ -139,6 +139,16 @@ async def test_growth_is_awaited_until_the_storage_has_grown(setting):
     assert done.evidence == "grown to its device"
 
 
+async def test_what_may_be_lost_is_told_when_no_path_was_up(setting):
+    driver, volume = setting.driver, setting.volume()
+    device = (await driver.attach(volume)).device
+    await driver.prepare(volume, device)
+    staged = (await driver.stage(volume, device, "/stage")).mount
+    setting.initiator.refusing = (PortalFailure(PORTAL, Refusal.SILENT),)
+    done = await driver.unstage(staged)
+    assert "not written yet is lost" in done.evidence
+
+
 async def test_credentials_are_read_from_the_keys_of_kubernetes(setting):
     volume = setting.volume(
         secret=SECRET, chapAuthSession=True, chapAuthDiscovery=True, secretRef={"name": "chap"}
