@@ -33,8 +33,6 @@ def site(whole_site: Site) -> Iterator[Site]:
     check_clean(whole_site)
 
 
-@pytest.fixture(scope="module")
-@pytest.fixture
 def test_data_is_there_again_when_the_volume_comes_back(site, figure):
     body = source(site.target, 0)
     (up,) = site.node.drive(step("set-up", "zero", body))

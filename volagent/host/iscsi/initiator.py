@@ -17,6 +17,7 @@ scan) is never closed.
 import asyncio
 import dataclasses
 import enum
+import errno
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
@@ -54,7 +55,7 @@ FLUSH_TIMEOUT_S: Final = 300.0
 class _Verdict(enum.Enum):
     CURRENT = "current"
     CHANGED = "another disk answers, or none"
-    EMPTY = "no size"
+    UNUSABLE = "no size, or taken out of service by the kernel"
     SILENT = "no answer"
 
 
@@ -155,38 +156,41 @@ class RealInitiator:
         for session in sessions:
             for path in self._sysfs.paths(session, wish.lun):
                 verdict = await self._judge(path)
+                if verdict is _Verdict.CURRENT:
+                    continue
                 if verdict is _Verdict.SILENT:
                     silent.append(path)
-                elif verdict is not _Verdict.CURRENT:
-                    await self._drop(path, verdict)
+                    continue
+                try:
+                    await self._drop(path)
+                except Busy as error:
+                    if verdict is _Verdict.CHANGED:
+                        raise _explain_exchange(path) from error
+                    silent.append(path)
         return silent
 
     async def _judge(self, path: Path) -> _Verdict:
         if not path.session.usable:
             return _Verdict.SILENT
         if not path.disk or not path.size_bytes or path.state not in ("running", "blocked"):
-            return _Verdict.EMPTY
+            return _Verdict.UNUSABLE
         try:
             current = await self._paths.is_current(path)
         except HostError:
             return _Verdict.SILENT
         return _Verdict.CURRENT if current else _Verdict.CHANGED
 
-    async def _drop(self, path: Path, verdict: _Verdict) -> None:
-        changed = LunChanged(
-            "inquiry", path.device, 0,
-            f"was {path.wwid} and is in use, but now LUN {path.lun} of {path.session.iqn}"
-            f" by {path.session.portal} is not that disk: {verdict.value}",
-        )  # fmt: skip
+    async def _drop(self, path: Path) -> None:
+        """Take a path away unwritten, and the map over it. Raises `Busy`."""
         found = self._sysfs.map_over(path)
-        try:
-            if found is not None:
-                if await self._paths.is_held(found.device, path.session):
-                    raise changed
-                await self._multipath.remove(found)
-            await self._paths.delete(path, write_out=False)
-        except Busy as error:
-            raise changed from error
+        if found is not None:
+            await self._remove_map(found, path.session)
+        await self._paths.delete(path, write_out=False)
+
+    async def _remove_map(self, found: Map, session: Session) -> None:
+        if await self._paths.is_held(found.device, session):
+            raise Busy("remove map", found.device, errno.EBUSY, "somebody uses it")
+        await self._multipath.remove(found)
 
     async def _choose(
         self, handle: LunHandle, paths: Sequence[Path], remarks: list[str]
@@ -315,9 +319,7 @@ class RealInitiator:
             await self._flush(device)
         maps = {found for path in paths if (found := self._sysfs.map_over(path)) is not None}
         for found in maps:
-            if await self._paths.is_held(found.device, paths[0].session):
-                raise Busy("detach", found.device, 0, "somebody uses it")
-            await self._multipath.remove(found)
+            await self._remove_map(found, paths[0].session)
         for path in paths:
             await self._paths.delete(path, write_out=same)
         if not same:
@@ -359,6 +361,14 @@ class RealInitiator:
             for path in self._sysfs.paths(session, lun)
             if path.usable
         ]  # fmt: skip
+
+
+def _explain_exchange(path: Path) -> LunChanged:
+    return LunChanged(
+        "inquiry", path.device, 0,
+        f"was {path.wwid} and is in use, but now another disk, or none, answers as LUN {path.lun}"
+        f" of {path.session.iqn} by {path.session.portal}",
+    )  # fmt: skip
 
 
 def _one_name(paths: Sequence[Path], lun: int) -> str:

@@ -88,7 +88,7 @@ class Paths:
         Unless `write_out`, the kernel sends nothing more to it: it could be another disk by now.
         """
         if path.disk and await self.is_held(path.device, path.session):
-            raise Busy("delete", path.device, 0, "somebody uses it")
+            raise Busy("delete", path.device, errno.EBUSY, "somebody uses it")
         if not write_out:
             await self._write(path.session, f"{path.directory}/state", "offline", ASK_TIMEOUT_S)
         await self._write(path.session, f"{path.directory}/delete", "1", DELETE_TIMEOUT_S)
