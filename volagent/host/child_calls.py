@@ -143,6 +143,18 @@ def is_device_held(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"held": False}
 
 
+def refuse_writes(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Make the block device at `path` read-only (BLKROSET) until it is gone."""
+    import fcntl
+
+    fd = os.open(arguments["path"], os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, 0x125D, (1).to_bytes(4, sys.byteorder))
+    finally:
+        os.close(fd)
+    return {}
+
+
 def share_file(arguments: dict[str, Any]) -> dict[str, Any]:
     """Copy the file at `path` to `target` by sharing its blocks, `freeze` held still: `shared`."""
     from volagent.host import clone
@@ -179,6 +191,7 @@ OPERATIONS = {
     "write_attribute": write_attribute,
     "fetch_disk_names": fetch_disk_names,
     "is_device_held": is_device_held,
+    "refuse_writes": refuse_writes,
     "share_file": share_file,
     "copy_file": copy_file,
 }

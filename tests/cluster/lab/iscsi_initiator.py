@@ -23,6 +23,7 @@ modprobe -a iscsi_tcp sd_mod dm_mod dm_multipath dm_service_time dm_round_robin
 mkdir -p /run/lock/iscsi
 echo InitiatorName=iqn.2026-01.lab:{name} >/etc/iscsi/initiatorname.iscsi
 sed -i 's/^\\(node.*noop_out_.*\\) = .*/\\1 = 2/' /etc/iscsi/iscsid.conf
+sed -i 's/^\\(node.*replacement_timeout\\) = .*/\\1 = 5/' /etc/iscsi/iscsid.conf
 /lib/systemd/systemd-udevd --daemon
 udevadm trigger --subsystem-match=block
 udevadm settle
