@@ -1,5 +1,7 @@
 """An agent and its server in two processes: joining, rights, leases, a server that goes away."""
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -158,6 +160,45 @@ def test_volumes_stay_and_are_mended_while_there_is_no_server(server, agent):
     until(file.exists)
     server.delete_gone(web, later)
     assert not file.exists()
+
+
+def test_machine_that_boots_without_a_server_mounts_what_needs_none(server, agent):
+    volumes = [
+        {"name": "s", "secret": {"secretName": "s"}},
+        {"name": "memory", "emptyDir": {"medium": "Memory"}},
+        {"name": "config", "configMap": {"name": "c"}},
+    ]
+    web = pod("web", volumes)
+    config = {
+        "kind": "ConfigMap",
+        "apiVersion": "v1",
+        "metadata": {"name": "c"},
+        "data": {"a": "1"},
+    }
+    server.declare(SECRET, config)
+    server.declare_ready(web)
+    home = file_of(agent, server, web).parents[2]
+    remembered = agent.state / "node/remembered.json"
+    until(lambda: remembered.exists() and '"web"' in remembered.read_text(), told=agent.read_log)
+    assert "dg==" not in remembered.read_text()
+    assert remembered.stat().st_mode & 0o777 == 0o600
+    server.stop()
+    agent.kill()
+    for point in sorted(agent.mounts(), reverse=True):
+        subprocess.run(["umount", point], check=True)
+    shutil.rmtree(agent.run)
+
+    agent.launch(settings=LEASES)
+
+    memory = home / "kubernetes.io~empty-dir/memory"
+    until(lambda: os.path.ismount(memory), told=agent.read_log)
+    until((home / "kubernetes.io~configmap/config/a").exists, told=agent.read_log)
+    assert not os.path.ismount(home / "kubernetes.io~secret/s")
+    server.serve()
+    until(lambda: file_of(agent, server, web).exists(), told=agent.read_log)
+    server.wait_ready(web)
+    server.delete_gone(web)
+    until(lambda: '"web"' not in remembered.read_text(), told=agent.read_log)
 
 
 def test_node_is_lost_when_its_lease_runs_out_and_comes_back_with_it(server, agent):
