@@ -104,6 +104,17 @@ class Daemon:
         (answer,) = self._ask([{"do": "call", "method": method, "path": path, "body": body}])
         return self._good(answer, f"{method} {path}")
 
+    def call_all(self, requests: Sequence[tuple[str, str]]) -> list[Any]:
+        """Several requests without a body, at the price of one."""
+        answers = self._ask(
+            {"do": "call", "method": method, "path": path, "body": None}
+            for method, path in requests
+        )
+        return [
+            self._good(answer, f"{method} {path}")
+            for answer, (method, path) in zip(answers, requests, strict=True)
+        ]
+
     def declare(self, *objects: Json) -> list[Json]:
         """Create objects in this order; returns them as the API answered."""
         answers = self._ask(
