@@ -109,6 +109,29 @@ def test_pod_declared_at_the_server_gets_its_volumes_on_the_agents_machine(serve
     server.delete_gone(web)
 
 
+def test_node_tells_its_drivers_and_how_many_volumes_they_take(server, agent):
+    agent.stop()
+    limits = '{ "image.volagent.dev" = 7, "kubernetes.io/iscsi" = 9 }'
+    agent.start(settings=f"attach_limits = {limits}\n{LEASES}")
+    csi_node = {
+        "kind": "CSINode", "apiVersion": "storage.k8s.io/v1", "metadata": {"name": NODE},
+    }  # fmt: skip
+    drivers = until(lambda: server.exists(csi_node) and server.get(csi_node)["spec"]["drivers"])
+    known = {each["name"]: each for each in drivers}
+    assert known["image.volagent.dev"]["nodeID"] == NODE
+    until(
+        lambda: (
+            {"name": "image.volagent.dev", "count": 7}
+            in [
+                {"name": each["name"], "count": (each.get("allocatable") or {}).get("count")}
+                for each in server.get(csi_node)["spec"]["drivers"]
+            ]
+        )
+    )
+    node = {"kind": "Node", "apiVersion": "v1", "metadata": {"name": NODE}}
+    until(lambda: server.get(node)["status"]["allocatable"].get("attachable-volumes-iscsi") == "9")
+
+
 def test_agent_sees_the_secrets_of_its_pods_and_no_others(server, agent):
     web = secret_pod()
     server.declare(SECRET, OTHER)
