@@ -170,6 +170,19 @@ class Daemon:
             self._held(answer, "object gone", _path(each))
         return Awaited(sum(answer["took_ms"] for answer in answers), None)
 
+    def replace_ready(self, old: Json, new: Json, *, within_s: float = 30.0) -> Awaited:
+        """Delete a pod and wait until another one's volumes are ready; the time of both."""
+        deleted, ready = self._ask(
+            [
+                {"do": "call", "method": "DELETE", "path": _path(old)},
+                _wait(_path(new), "ready", within_s),
+            ],
+            within_s,
+        )
+        self._good(deleted, "delete pod")
+        awaited = self._held(ready, "pod ready", _path(new))
+        return Awaited(deleted["took_ms"] + awaited.took_ms, awaited.body)
+
     def explain(self, pod: Json) -> Json:
         """What `volagent explain` shows for a pod."""
         namespace, name = _namespace(pod), pod["metadata"]["name"]
