@@ -17,6 +17,7 @@ from volagent.drivers import make_drivers
 from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
 from volagent.drivers.provisioning.table import make_local_provisioners
+from volagent.host.nbd import RealNbd
 from volagent.host.process import Helpers
 from volagent.host.real import make_host
 from volagent.host.uevents import watch_devices
@@ -86,6 +87,7 @@ def make_node_side(
         nfs_mount_timeout_s=settings.nfs.mount_timeout_s,
         nfs_unmount_timeout_s=settings.nfs.unmount_timeout_s,
         block_store=block_store,
+        nbd=RealNbd(helpers=helpers, directory=f"{settings.run_dir}/nbd"),
     )
     node = describe_node(settings.node_name, "")
     address = next((a["address"] for a in node["addresses"] if a["type"] == "InternalIP"), "")

@@ -15,9 +15,11 @@ from volagent.drivers.host_path import HostPathDriver
 from volagent.drivers.image import ImageDriver
 from volagent.drivers.layout import Layout
 from volagent.drivers.local import LocalDriver
+from volagent.drivers.nbd.driver import NbdDriver
 from volagent.drivers.nfs import NfsDriver
 from volagent.drivers.sub_path import SubPathDriver
 from volagent.host.contract import Host
+from volagent.host.nbd import NbdLinks
 from volagent.objects.volumes import POD_SOURCES, PV_SOURCES
 
 _NAMES = {**PV_SOURCES, **POD_SOURCES}
@@ -39,6 +41,7 @@ def make_drivers(
     nfs_mount_timeout_s: float,
     nfs_unmount_timeout_s: float,
     block_store: BlockStore | None = None,
+    nbd: NbdLinks | None = None,
 ) -> DriverTable:
     """Every driver of this node, by name."""
     drivers: tuple[Driver, ...] = (
@@ -50,6 +53,8 @@ def make_drivers(
         LocalDriver(host),
         NfsDriver(host, nfs_mount_timeout_s, nfs_unmount_timeout_s),
     )
+    if nbd is not None:
+        drivers += (NbdDriver(host, nbd),)
     if block_store is not None:
         drivers += (EbsDriver(host, block_store.cloud, block_store.volumes),)
     return {driver.name: driver for driver in drivers}
