@@ -20,6 +20,7 @@ from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
 from volagent.drivers.provisioning.table import make_local_provisioners
 from volagent.host.iscsi.initiator import make_initiator
+from volagent.host.nbd import RealNbd
 from volagent.host.process import Helpers
 from volagent.host.real import make_host
 from volagent.host.uevents import watch_devices
@@ -93,6 +94,7 @@ def make_node_side(
         nfs_unmount_timeout_s=settings.nfs.unmount_timeout_s,
         block_store=block_store,
         initiator=make_initiator(helpers=helpers, run_dir=settings.run_dir),
+        nbd=RealNbd(helpers=helpers, directory=f"{settings.run_dir}/nbd"),
     )
     node = describe_node(settings.node_name, "")
     address = next((a["address"] for a in node["addresses"] if a["type"] == "InternalIP"), "")
