@@ -10,7 +10,7 @@ set -euo pipefail
 
 readonly demo=(e2fsprogs xfsprogs btrfs-progs util-linux nfs-common)
 readonly tests=("${demo[@]}" podman runc conmon busybox-static user-mode-linux nfs-kernel-server
-                rpcbind iproute2 kmod)
+                rpcbind iproute2 kmod nbd-client nbd-server)
 
 case ${1:-} in
   demo) packages=("${demo[@]}") ;;

@@ -22,6 +22,8 @@ from volagent.drivers.ebs.store import make_block_store
 from volagent.drivers.layout import Layout
 from volagent.host import libc
 from volagent.host.contract import Host
+from volagent.host.nbd import RealNbd
+from volagent.host.process import Helpers
 
 
 class World(Protocol):
@@ -122,6 +124,7 @@ def drivers_on(host: Host) -> DriverTable:
         nfs_mount_timeout_s=30.0,
         nfs_unmount_timeout_s=30.0,
         block_store=make_block_store(EbsConfig(cluster="vm1"), SystemClock()),
+        nbd=RealNbd(helpers=Helpers(), directory="/run/volagent/nbd"),
     )
 
 

@@ -34,4 +34,5 @@ def test_only_drivers_of_devices_attach():
     attaching = {name for name, driver in DRIVERS.items() if isinstance(driver, Attaches)}
     assert attaching == {
         "image.volagent.dev", "kubernetes.io/local-volume", "kubernetes.io/aws-ebs",
+        "nbd.volagent.dev",
     }  # fmt: skip
