@@ -22,7 +22,7 @@ def target(cluster: Cluster) -> IscsiTarget:
     made = IscsiTarget(cluster.storage)
     made.serve()
     for node in cluster.nodes:
-        IscsiInitiator(node.machine).start()
+        IscsiInitiator(node.machine).start(patience_s=120)
     return made
 
 
@@ -292,7 +292,7 @@ def test_node_that_is_cut_off_keeps_its_lun_until_somebody_says_that_it_is_off(s
     assert holders(site) == ["node02"]
 
     one.machine.start()
-    IscsiInitiator(one.machine).start()
+    IscsiInitiator(one.machine).start(patience_s=120)
     one.start()
     node = "/api/v1/nodes/node01"
     end_s = time.monotonic() + 30

@@ -100,12 +100,13 @@ def disconnect(arguments: dict[str, Any]) -> dict[str, Any]:
         os.fsync(fd)
         NbdNetlink().disconnect(found.index)
         _dismiss_keeper(arguments["directory"], backend)
-        if not _await(lambda: not _is(found)):
-            raise Busy("nbd disconnect", path, errno.EBUSY, "the kernel still shows it connected")
     except OSError as error:
         raise HostError("nbd disconnect", path, error.errno or 0) from error
     finally:
         os.close(fd)
+    # Only now: whoever has it open keeps the kernel from forgetting it, and that was ourselves.
+    if not _await(lambda: not _is(found)):
+        raise Busy("nbd disconnect", path, errno.EBUSY, "the kernel still shows it connected")
     return {}
 
 

@@ -20,8 +20,13 @@ mountpoint -q {data} || {{
 }}
 """
 _START = """
-setsid nbd-server -n -C {config} -p {pid} </dev/null >/run/nbd-server.log 2>&1 &
-until (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null; do sleep 0.05; done
+nbd-server -C {config} -p {pid} </dev/null >/run/nbd-server.log 2>&1
+for _ in $(seq 100); do
+  if (exec 3<>/dev/tcp/{address}/{port}) 2>/dev/null; then exit 0; fi
+  sleep 0.1
+done
+cat /run/nbd-server.log >&2
+exit 1
 """
 _KILL = """
 pids=$(pgrep -x nbd-server) && kill -KILL $pids
@@ -52,7 +57,7 @@ class NbdServer:
             self._exports[name] = read_only
         self._configure()
         self.kill()
-        self.machine.run(_START.format(config=_CONFIG, pid=_PID, port=PORT))
+        self.machine.run(_START.format(config=_CONFIG, pid=_PID, address=self.address, port=PORT))
 
     def kill(self) -> None:
         """`kill -9` of the server and all its connections, and wait until they are gone."""
