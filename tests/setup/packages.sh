@@ -12,7 +12,6 @@ readonly demo=(e2fsprogs xfsprogs btrfs-progs util-linux nfs-common)
 readonly tests=("${demo[@]}" podman runc conmon busybox-static user-mode-linux nfs-kernel-server
                 rpcbind iproute2 kmod open-iscsi multipath-tools nbd-client nbd-server
                 systemd udev man-db shellcheck zsh fish)
-                rpcbind iproute2 kmod nbd-client nbd-server)
 
 case ${1:-} in
   demo) packages=("${demo[@]}") ;;
