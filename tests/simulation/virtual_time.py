@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+TICK_S = 1e-9
 
 
 class Deadlock(AssertionError):
@@ -26,7 +27,8 @@ class _JumpingSelector(selectors.SelectSelector):
         if not ready:
             if timeout is None:
                 raise Deadlock("every task waits and no timer is set")
-            self.now += max(timeout, 0.0)
+            # Never not at all: who waits for a moment that rounding puts just ahead must reach it.
+            self.now += max(timeout, TICK_S)
         return ready
 
 
