@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 _figures = pytest.StashKey[list[str]]()
+_WORKER_FIGURES = "figures"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Of several processes, each hands its figures to the one that reports."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[_WORKER_FIGURES] = session.config.stash.get(_figures, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    lines = node.config.stash.setdefault(_figures, [])
+    lines += getattr(node, "workeroutput", {}).get(_WORKER_FIGURES, [])
 
 
 def pytest_terminal_summary(
