@@ -1,0 +1,182 @@
+"""The four machines of the Vagrantfile: booted, installed and photographed once per test run."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.cluster.lab.directory import LabDirectory
+from tests.cluster.lab.hypervisor import TOOLS, Hypervisor, choose_domain_type
+from tests.cluster.lab.installation import PackageInstallation
+from tests.cluster.lab.processes import Keeper
+from tests.cluster.lab.secure_shell import SecureShell
+from tests.cluster.lab.vagrant import (
+    PREFIX,
+    SNAPSHOT,
+    Guest,
+    VagrantLab,
+    VagrantMachine,
+    find_package,
+)
+
+_CHECKOUT = Path(__file__).parents[3]
+_BOX = _CHECKOUT / "vagrant/.cache/volagent.box"
+_BOX_NAME = "volagent/debian12"
+_MACHINES = {
+    "storage": ("10.77.0.11", 4),
+    "server": ("10.77.0.12", 1),
+    "node01": ("10.77.0.13", 1),
+    "node02": ("10.77.0.14", 1),
+}
+"""As in the Vagrantfile: address and number of extra disks."""
+_PATIENCE = {"kvm": 2.0, "qemu": 6.0}
+_UP_TIMEOUT_S = 1800
+_LET_ROOT_IN = "sudo install -d -m 0700 /root/.ssh; sudo cp ~/.ssh/authorized_keys /root/.ssh/"
+
+
+def find_obstacle() -> str | None:
+    """Why there cannot be machines here and what would help, or None."""
+    if os.geteuid() != 0:
+        return "needs root for libvirt: run `sudo make vagrant`"
+    missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
+    if missing:
+        return f"needs the Debian packages {' '.join(missing)}: run `sudo make vagrant`"
+    if not _BOX.exists():
+        return f"needs {_BOX.relative_to(_CHECKOUT)}: run `sudo make vagrant`"
+    if find_package(_CHECKOUT) is None:
+        return "needs a package in dist: run `make deb`"
+    return None
+
+
+class VagrantPool:
+    """A context: inside, labs can be made one after the other; on exit nothing is left."""
+
+    def __init__(self) -> None:
+        self._directory = LabDirectory()
+        self._keeper = Keeper()
+        self._hypervisor: Hypervisor | None = None
+        self._domain_type = choose_domain_type()
+        self._guests: tuple[Guest, ...] = ()
+
+    def __enter__(self) -> "VagrantPool":
+        try:
+            self._hypervisor = Hypervisor(self._directory.path / "libvirt", self._keeper)
+            self._boot()
+            self._prepare()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for guest in self._guests:
+            guest.shell.disconnect()
+        if self._hypervisor is not None:
+            if not self._hypervisor.enter:  # the system's libvirt goes on without us
+                self._remove_guests()
+            self._hypervisor.close()
+        self._keeper.close()
+        self._directory.close()
+
+    def make_lab(self) -> VagrantLab:
+        """A lab that has all the machines; the one before it is over."""
+        return VagrantLab(self._guests, self._found, self._keeper)
+
+    @property
+    def _found(self) -> Hypervisor:
+        assert self._hypervisor is not None
+        return self._hypervisor
+
+    def _boot(self) -> None:
+        key = self._directory.path / "key"
+        shutil.copyfile(_find_key(), key)
+        key.chmod(0o600)
+        if not self._found.enter:
+            self._remove_guests()  # of a run that was killed
+        self._vagrant("box", "add", "--force", "--name", _BOX_NAME, str(_BOX))
+        self._vagrant("up", "--provider=libvirt", "--no-provision", *_MACHINES)
+        addresses = self._read_addresses()
+        self._guests = tuple(
+            Guest(
+                name, address, disks,
+                SecureShell(
+                    addresses[name], key, self._directory.path / f"ssh-{name}",
+                    self._found.enter[:2] and [*self._found.enter[:2], "--"],
+                ),
+                _PATIENCE[self._domain_type],
+            )
+            for name, (address, disks) in _MACHINES.items()
+        )  # fmt: skip
+
+    def _read_addresses(self) -> dict[str, str]:
+        text = self._vagrant("ssh-config")
+        found = re.findall(r"^Host (\S+)\n\s+HostName (\S+)", text, re.MULTILINE)
+        return dict(found)
+
+    def _prepare(self) -> None:
+        package = find_package(_CHECKOUT)
+        assert package is not None
+        content = package.read_bytes()
+
+        def prepare(guest: Guest) -> None:
+            self._vagrant("ssh", guest.name, "-c", _LET_ROOT_IN)
+            guest.shell.connect(self._keeper, within_s=60.0 * guest.patience)
+            guest.shell.put(content, "/root/volagent.deb", 0o644)
+            machine = VagrantMachine(guest.name, guest, self._found, self._keeper, guest.disks)
+            machine.take_on()
+            PackageInstallation().install(machine, "/root/volagent.deb")
+            machine.run("systemctl daemon-reload; sync")
+            self._found.virsh("snapshot-create-as", guest.domain, SNAPSHOT)
+            machine.power_cut()
+
+        with ThreadPoolExecutor(len(self._guests)) as threads:
+            list(threads.map(prepare, self._guests))
+
+    def _vagrant(self, *arguments: str) -> str:
+        home = self._directory.path
+        environment = {
+            **os.environ,
+            "VAGRANT_CWD": str(_CHECKOUT / "vagrant"),
+            "VAGRANT_HOME": str(home / "vagrant"),
+            "VAGRANT_DOTFILE_PATH": str(home / "machines"),
+            "VAGRANT_DEFAULT_PROVIDER": "libvirt",
+            "VAGRANT_CHECKPOINT_DISABLE": "1",
+            "VOLAGENT_BOX": _BOX_NAME,
+            "VOLAGENT_DOMAIN_TYPE": self._domain_type,
+            "VOLAGENT_VM_PREFIX": PREFIX,
+        }
+        log = home / f"vagrant-{arguments[0]}-{time.monotonic_ns()}.log"
+        with log.open("wb") as said:
+            done = subprocess.run(
+                [*self._found.enter, "vagrant", *arguments, "--no-color", "--no-tty"],
+                env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
+                timeout=_UP_TIMEOUT_S, check=False,
+            )  # fmt: skip
+        text = log.read_text(errors="replace")
+        if done.returncode != 0:
+            raise RuntimeError(f"vagrant {' '.join(arguments)}:\n{text[-4000:]}")
+        return text
+
+    def _remove_guests(self) -> None:
+        """From the system's libvirt, where nothing goes away by itself."""
+        virsh = self._found.virsh
+        for domain in virsh("list", "--all", "--name").split():
+            if domain.removeprefix(PREFIX) not in _MACHINES:
+                continue
+            if virsh("domstate", domain).strip() != "shut off":
+                virsh("destroy", domain)
+            virsh("undefine", domain, "--snapshots-metadata", "--remove-all-storage")
+        for network in virsh("net-list", "--name").split():
+            if network in {f"{PREFIX}private", f"{PREFIX}management"}:
+                virsh("net-destroy", network)
+                virsh("net-undefine", network)
+
+
+def _find_key() -> Path:
+    listed = subprocess.run(
+        ["dpkg", "-L", "vagrant"], capture_output=True, text=True, check=True
+    ).stdout
+    return next(Path(line) for line in listed.splitlines() if line.endswith("/keys/vagrant"))
