@@ -53,11 +53,12 @@ in_root() { chroot "$root" "$@"; }
 
 # The user that vagrant logs in as.
 in_root useradd --create-home --shell /bin/bash --uid 1000 vagrant
+home=$root$(in_root getent passwd vagrant | cut -d : -f 6)
 echo 'vagrant ALL=(ALL) NOPASSWD: ALL' >"$root/etc/sudoers.d/vagrant"
 chmod 0440 "$root/etc/sudoers.d/vagrant"
-install -d -m 0700 "$root/home/vagrant/.ssh"
-install -m 0600 "$PUBLIC_KEY" "$root/home/vagrant/.ssh/authorized_keys"
-in_root chown -R vagrant: /home/vagrant/.ssh
+install -d -m 0700 "$home/.ssh"
+install -m 0600 "$PUBLIC_KEY" "$home/.ssh/authorized_keys"
+chown -R 1000:1000 "$home/.ssh"
 
 # The first interface is vagrant's; the others it sets up itself, and those keep their address when
 # their cable is pulled, so that a partition is silence and not a configuration change.
