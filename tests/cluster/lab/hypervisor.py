@@ -30,7 +30,7 @@ _HOLD = """
 exec 2>$0/libvirt.log
 ip link set lo up
 mkdir -p $0/lib/images $0/log /run/libvirt /var/lib/libvirt /var/log/libvirt
-cp -a /etc/libvirt $0/etc
+[ -d $0/etc ] || cp -a /etc/libvirt $0/etc
 chmod 755 $0/lib
 mount -t tmpfs run /run/libvirt
 mount --bind $0/lib /var/lib/libvirt
@@ -42,7 +42,8 @@ for try in $(seq 100); do
   virsh -q -c qemu:///system uri >&2 && break
   sleep 0.2
 done
-virsh -q -c qemu:///system pool-define-as default dir --target /var/lib/libvirt/images >&2
+virsh -q -c qemu:///system pool-info default >&2 ||
+  virsh -q -c qemu:///system pool-define-as default dir --target /var/lib/libvirt/images >&2
 virsh -q -c qemu:///system pool-start default >&2
 echo ready
 while :; do sleep 3600 & wait $! || true; done
@@ -50,15 +51,19 @@ while :; do sleep 3600 & wait $! || true; done
 
 
 class Hypervisor:
-    """A running libvirt; `close` ends the one that was started here."""
+    """A running libvirt; `close` ends the one that was started here.
+
+    `directory` (made when it is missing) is all that a libvirt of its own knows; a copy of it knows
+    the same.
+    """
 
     def __init__(self, directory: Path, keeper: Keeper) -> None:
         self._holder: subprocess.Popen[bytes] | None = None
         self.enter: list[str] = []
         """What precedes a command that is to see it and its machines."""
-        if Path("/run/systemd/system").exists():
+        if not is_own():
             return
-        directory.mkdir()
+        directory.mkdir(exist_ok=True)
         self._holder = keeper.start(
             ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
              "bash", "-ec", _HOLD, str(directory)],
@@ -94,6 +99,11 @@ class Hypervisor:
             self._holder.wait()
         if self._holder.stdout is not None:
             self._holder.stdout.close()
+
+
+def is_own() -> bool:
+    """Whether the lab has a libvirt of its own."""
+    return not Path("/run/systemd/system").exists()
 
 
 def choose_domain_type() -> str:

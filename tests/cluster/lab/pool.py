@@ -1,15 +1,23 @@
-"""The four machines of the Vagrantfile: booted, installed and photographed once per test run."""
+"""The four machines of the Vagrantfile: booted, installed and photographed once per test run.
 
+The first boot takes minutes where the processor is emulated. With a libvirt of its own a copy of
+the booted machines is therefore kept in `vagrant/.cache`, for as long as box and Vagrantfile stay
+as they are, and later runs begin with it.
+"""
+
+import hashlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.cluster.lab.directory import LabDirectory
-from tests.cluster.lab.hypervisor import TOOLS, Hypervisor, choose_domain_type
+from tests.cluster.lab.hypervisor import TOOLS, Hypervisor, choose_domain_type, is_own
 from tests.cluster.lab.installation import PackageInstallation
 from tests.cluster.lab.processes import Keeper
 from tests.cluster.lab.secure_shell import SecureShell
@@ -23,7 +31,11 @@ from tests.cluster.lab.vagrant import (
 )
 
 _CHECKOUT = Path(__file__).parents[3]
-_BOX = _CHECKOUT / "vagrant/.cache/volagent.box"
+_VAGRANTFILE = _CHECKOUT / "vagrant/Vagrantfile"
+_CACHE = _CHECKOUT / "vagrant/.cache"
+_BOX = _CACHE / "volagent.box"
+_ADDRESSES = "addresses.json"
+_BOOTED = "booted"
 _BOX_NAME = "volagent/debian12"
 _MACHINES = {
     "storage": ("10.77.0.11", 4),
@@ -63,9 +75,8 @@ class VagrantPool:
 
     def __enter__(self) -> "VagrantPool":
         try:
-            self._hypervisor = Hypervisor(self._directory.path / "libvirt", self._keeper)
-            self._boot()
-            self._prepare()
+            self._open()
+            self._in_parallel(self._install)
         except BaseException:
             self.__exit__()
             raise
@@ -75,7 +86,7 @@ class VagrantPool:
         for guest in self._guests:
             guest.shell.disconnect()
         if self._hypervisor is not None:
-            if not self._hypervisor.enter:  # the system's libvirt goes on without us
+            if not is_own():  # the system's libvirt goes on without us
                 self._remove_guests()
             self._hypervisor.close()
         self._keeper.close()
@@ -90,56 +101,83 @@ class VagrantPool:
         assert self._hypervisor is not None
         return self._hypervisor
 
-    def _boot(self) -> None:
-        key = self._directory.path / "key"
+    def _open(self) -> None:
+        """Have the machines as they were after their first boot."""
+        key, own = self._directory.path / "key", self._directory.path / "libvirt"
         shutil.copyfile(_find_key(), key)
         key.chmod(0o600)
-        if not self._found.enter:
+        kept = _CACHE / f"booted-{_fingerprint(self._domain_type)}"
+        if is_own() and kept.exists():
+            _copy(kept, own)
+            self._hypervisor = Hypervisor(own, self._keeper)
+            for network in ("private", "management"):
+                self._hypervisor.virsh("net-start", f"{PREFIX}{network}")
+            self._know_guests(key, json.loads((own / _ADDRESSES).read_text()))
+            return
+        self._hypervisor = Hypervisor(own, self._keeper)
+        self._boot(key)
+        if is_own():
+            _remove_kept()
+            _copy(own, kept)
+
+    def _boot(self, key: Path) -> None:
+        if not is_own():
             self._remove_guests()  # of a run that was killed
         self._vagrant("box", "add", "--force", "--name", _BOX_NAME, str(_BOX))
         self._vagrant("up", "--provider=libvirt", "--no-provision", *_MACHINES)
         addresses = self._read_addresses()
+        if is_own():
+            (self._directory.path / "libvirt" / _ADDRESSES).write_text(json.dumps(addresses))
+        self._know_guests(key, addresses)
+
+        def photograph(guest: Guest) -> None:
+            self._vagrant("ssh", guest.name, "-c", _LET_ROOT_IN)
+            self._found.virsh("snapshot-create-as", guest.domain, _BOOTED)
+            self._found.virsh("destroy", guest.domain)
+
+        self._in_parallel(photograph)
+
+    def _know_guests(self, key: Path, addresses: dict[str, str]) -> None:
+        enter = self._found.enter
         self._guests = tuple(
             Guest(
                 name, address, disks,
                 SecureShell(
                     addresses[name], key, self._directory.path / f"ssh-{name}",
-                    self._found.enter[:2] and [*self._found.enter[:2], "--"],
+                    [*enter[:2], "--"] if enter else [],
                 ),
                 _PATIENCE[self._domain_type],
             )
             for name, (address, disks) in _MACHINES.items()
         )  # fmt: skip
 
+    def _in_parallel(self, do: Callable[[Guest], None]) -> None:
+        with ThreadPoolExecutor(len(self._guests)) as threads:
+            list(threads.map(do, self._guests))
+
     def _read_addresses(self) -> dict[str, str]:
         text = self._vagrant("ssh-config")
         found = re.findall(r"^Host (\S+)\n\s+HostName (\S+)", text, re.MULTILINE)
         return dict(found)
 
-    def _prepare(self) -> None:
+    def _install(self, guest: Guest) -> None:
         package = find_package(_CHECKOUT)
         assert package is not None
-        content = package.read_bytes()
-
-        def prepare(guest: Guest) -> None:
-            self._vagrant("ssh", guest.name, "-c", _LET_ROOT_IN)
-            guest.shell.connect(self._keeper, within_s=60.0 * guest.patience)
-            guest.shell.put(content, "/root/volagent.deb", 0o644)
-            machine = VagrantMachine(guest.name, guest, self._found, self._keeper, guest.disks)
-            machine.take_on()
-            PackageInstallation().install(machine, "/root/volagent.deb")
-            machine.run("systemctl daemon-reload; sync")
-            self._found.virsh("snapshot-create-as", guest.domain, SNAPSHOT)
-            machine.power_cut()
-
-        with ThreadPoolExecutor(len(self._guests)) as threads:
-            list(threads.map(prepare, self._guests))
+        machine = VagrantMachine(
+            guest.name, guest, self._found, self._keeper, guest.disks, snapshot=_BOOTED
+        )
+        machine.start()
+        guest.shell.put(package.read_bytes(), "/root/volagent.deb", 0o644)
+        PackageInstallation().install(machine, "/root/volagent.deb")
+        machine.run("systemctl daemon-reload; sync")
+        self._found.virsh("snapshot-create-as", guest.domain, SNAPSHOT)
+        machine.power_cut()
 
     def _vagrant(self, *arguments: str) -> str:
         home = self._directory.path
         environment = {
             **os.environ,
-            "VAGRANT_CWD": str(_CHECKOUT / "vagrant"),
+            "VAGRANT_CWD": str(_VAGRANTFILE.parent),
             "VAGRANT_HOME": str(home / "vagrant"),
             "VAGRANT_DOTFILE_PATH": str(home / "machines"),
             "VAGRANT_DEFAULT_PROVIDER": "libvirt",
@@ -180,3 +218,22 @@ def _find_key() -> Path:
         ["dpkg", "-L", "vagrant"], capture_output=True, text=True, check=True
     ).stdout
     return next(Path(line) for line in listed.splitlines() if line.endswith("/keys/vagrant"))
+
+
+def _fingerprint(domain_type: str) -> str:
+    box = _BOX.stat()
+    parts = (domain_type, str(box.st_size), str(box.st_mtime_ns), _VAGRANTFILE.read_text())
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _copy(source: Path, target: Path) -> None:
+    """All at once, or not."""
+    half = target.with_name(f"{target.name}.new")
+    subprocess.run(["rm", "-rf", half], check=True)
+    subprocess.run(["cp", "-a", "--sparse=always", "--reflink=auto", source, half], check=True)
+    half.rename(target)
+
+
+def _remove_kept() -> None:
+    for kept in _CACHE.glob("booted-*"):
+        shutil.rmtree(kept)

@@ -53,13 +53,21 @@ class VagrantMachine:
     """See `machine.Machine`. The first `start` brings the guest back as it was installed."""
 
     def __init__(
-        self, name: str, guest: Guest, hypervisor: Hypervisor, keeper: Keeper, disks: int
+        self,
+        name: str,
+        guest: Guest,
+        hypervisor: Hypervisor,
+        keeper: Keeper,
+        disks: int,
+        *,
+        snapshot: str = SNAPSHOT,
     ) -> None:
         self._name = name
         self.guest = guest
         self._hypervisor = hypervisor
         self._keeper = keeper
         self._disks = disks
+        self._snapshot = snapshot
         self._is_on = False
         self._is_fresh = True
 
@@ -98,7 +106,9 @@ class VagrantMachine:
         if self._is_on:
             raise RuntimeError(f"{self._name} is on already")
         if self._is_fresh:
-            self._hypervisor.virsh("snapshot-revert", self.guest.domain, SNAPSHOT, "--running")
+            self._hypervisor.virsh(
+                "snapshot-revert", self.guest.domain, self._snapshot, "--running"
+            )
             self._is_fresh = False
         else:
             self._hypervisor.virsh("start", self.guest.domain)
@@ -173,10 +183,6 @@ class VagrantMachine:
         done = self.guest.shell.put(content.encode(), path, mode)
         if done.returncode != 0:
             raise CommandFailed(self._name, f"write {path}", _outcome(done, 0.0))
-
-    def take_on(self) -> None:
-        """The guest is on and connected: for whoever prepares it, before there is a snapshot."""
-        self._is_on, self._is_fresh = True, False
 
 
 class VagrantLab:
