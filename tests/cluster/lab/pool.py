@@ -5,6 +5,7 @@ the booted machines is therefore kept in `vagrant/.cache`, for as long as box an
 as they are, and later runs begin with it.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -187,16 +188,29 @@ class VagrantPool:
             "VOLAGENT_VM_PREFIX": PREFIX,
         }
         log = home / f"vagrant-{arguments[0]}-{time.monotonic_ns()}.log"
-        with log.open("wb") as said:
-            done = subprocess.run(
+        code: int | None = None
+        with log.open("wb") as said, contextlib.suppress(subprocess.TimeoutExpired):
+            code = subprocess.run(
                 [*self._found.enter, "vagrant", *arguments, "--no-color", "--no-tty"],
                 env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=said,
                 timeout=_UP_TIMEOUT_S, check=False,
-            )  # fmt: skip
+            ).returncode  # fmt: skip
         text = log.read_text(errors="replace")
-        if done.returncode != 0:
-            raise RuntimeError(f"vagrant {' '.join(arguments)}:\n{text[-4000:]}")
+        if code != 0:
+            how = f"no end after {_UP_TIMEOUT_S} s" if code is None else f"exit status {code}"
+            raise RuntimeError(
+                f"vagrant {' '.join(arguments)}: {how}\n{text[-4000:]}\n{self._read_consoles()}"
+            )
         return text
+
+    def _read_consoles(self) -> str:
+        """The end of what the machines' kernels said."""
+        if not is_own():
+            return ""
+        logs = (self._directory.path / "libvirt/log").rglob("*-console.log")
+        return "\n".join(
+            f"--- {log.name}\n{log.read_text(errors='replace')[-1500:]}" for log in logs
+        )
 
     def _remove_guests(self) -> None:
         """From the system's libvirt, where nothing goes away by itself."""
