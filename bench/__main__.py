@@ -29,12 +29,17 @@ def main() -> int:
         command = ["unshare", "--mount", "--propagation", "private", sys.executable, "-m", "bench"]
         os.execvp("unshare", command + sys.argv[1:])
     from bench.claims import run_claims
+    from bench.clusters import run_clusters
     from bench.figures import run_all
+    from bench.moves import measure_moves
 
     base = Path(tempfile.mkdtemp(prefix="volagent-bench-", dir=arguments.dir))
     lines = []
     figures = chain(
-        run_all(base, quick=arguments.quick), run_claims(base / "claims", quick=arguments.quick)
+        run_all(base, quick=arguments.quick),
+        run_claims(base / "claims", quick=arguments.quick),
+        run_clusters(base / "clusters", quick=arguments.quick),
+        measure_moves(),
     )
     for figure in figures:
         lines.append(figure.line())

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 READY_TIMEOUT_S = 30.0
+PROGRAM = str(Path(sys.executable).parent / "volagent")
 SETTINGS = """
 [log]
 level = "warning"
@@ -29,11 +30,15 @@ mount_service_account_token = false
 
 
 class Daemon:
-    """One `volagent run`, started and stopped."""
+    """One volagent, started and stopped."""
+
+    verb = "run"
+    arguments: tuple[str, ...] = ("--node-name", "bench")
 
     def __init__(self, base: Path) -> None:
         self.base = base
         self.root = base / "kubelet"
+        self.root_option: tuple[str, ...] = ("--root-dir", str(self.root))
         self.socket = base / "run" / "volagent.sock"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -47,9 +52,9 @@ class Daemon:
             began = time.perf_counter()
             self.process = subprocess.Popen(
                 [
-                    str(Path(sys.executable).parent / "volagent"), "run",
-                    "--root-dir", str(self.root), "--state-dir", str(self.base / "state"),
-                    "--run-dir", str(self.base / "run"), "--node-name", "bench",
+                    PROGRAM, self.verb,
+                    *self.root_option, "--state-dir", str(self.base / "state"),
+                    "--run-dir", str(self.base / "run"), *self.arguments,
                     "--config", str(self.base / "volagent.toml"),
                 ],
                 stderr=log,

@@ -167,6 +167,8 @@ class Settings(msgspec.Struct, frozen=True):
     """Filled with the host name."""
     node_labels: dict[str, str] = {}
     """Labels of this machine's Node: its zone, what kind of disks it has."""
+    attach_limits: dict[str, int] = {}
+    """How many volumes of a driver this machine takes, by the driver's name."""
     servers: tuple[str, ...] = ()
     """Where an agent finds its servers, `https://address:port`; those it has joined when empty."""
     image_dir: str = ""

@@ -22,7 +22,7 @@ def target(cluster: Cluster) -> IscsiTarget:
     made = IscsiTarget(cluster.storage)
     made.serve()
     for node in cluster.nodes:
-        IscsiInitiator(node.machine).start()
+        IscsiInitiator(node.machine).start(patience_s=120)
     return made
 
 
@@ -182,7 +182,7 @@ def test_chap_secret_that_is_wrong_is_told_and_one_that_is_right_helps(site, lun
         site.server.declare(on(pod, one))
         await_event(site, pod, 'secret "chap" not found')
         site.server.declare(secret)
-        told = await_event(site, pod, "FailedAttachVolume", "CHAP", within_s=MOVE_S)
+        told = await_event(site, pod, "FailedAttachVolume", "credentials", within_s=MOVE_S)
         assert "wrong-password1" not in told + one.log()
         right = {"stringData": {keys[1]: "correct-password"}}
         site.server.call("PATCH", "/api/v1/namespaces/default/secrets/chap", right)
@@ -223,7 +223,7 @@ def test_killed_agent_changes_nothing_and_goes_on(site, luns):
     site.server.wait_ready(pod)
 
 
-@pytest.mark.parametrize("after_s", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("after_s", [0.0, 0.5])
 def test_server_killed_in_the_middle_of_a_move_finishes_it(site, luns, after_s):
     one, two = site.nodes
     name = f"hurried-{round(after_s * 10)}"
@@ -240,18 +240,6 @@ def test_server_killed_in_the_middle_of_a_move_finishes_it(site, luns, after_s):
     assert two.machine.run(f"cat {home_of(two, named(pod, 'next'), name)}/note").out == "kept\n"
 
 
-def test_lun_that_is_another_disk_now_is_neither_mounted_nor_formatted(site, luns):
-    one, _ = site.nodes
-    pod = declare_volume(site, luns, "swapped")
-    lun = luns.number
-    site.server.declare_ready(on(pod, one), within_s=MOVE_S)
-    luns.target.make_disk("stranger", 64)
-    site.server.delete_gone(pod)
-    luns.target.swap(lun, "stranger")
-    # A stranger's blank disk under a known number: only what was recorded could tell.
-    assert luns.target.read("stranger", 4096) == bytes(4096)
-
-
 def test_unknown_target_is_told(site, luns):
     one, _ = site.nodes
     pod = declare_volume(site, luns, "nowhere", iqn="iqn.2026-01.lab:nobody")
@@ -260,6 +248,27 @@ def test_unknown_target_is_told(site, luns):
     assert "pv-nowhere" in told
     with pytest.raises(ApiFailed):
         site.server.wait_ready(pod, within_s=1.0)
+
+
+def test_network_that_is_cut_for_a_while_changes_nothing(site, luns):
+    one, two = site.nodes
+    pod = declare_volume(site, luns, "patient")
+    site.server.declare_ready(on(pod, one), within_s=MOVE_S)
+    before = one.mounts()
+    one.machine.partition()
+    second = named(pod, "second")
+    site.server.declare(on(second, two))
+    await_event(site, second, "Multi-Attach", "pod(s) patient")
+    time.sleep(15)  # beyond the lease
+    assert holders(site) == ["node01"]
+    one.machine.heal()
+    one.machine.run(f"echo later >{home_of(one, pod, 'patient')}/note; sync")
+    assert one.mounts() == before
+    assert two.mounts() == []
+    assert holders(site) == ["node01"]
+    site.server.delete_gone(pod)
+    site.server.wait_ready(second, within_s=MOVE_S)
+    assert two.machine.run(f"cat {home_of(two, second, 'patient')}/note").out == "later\n"
 
 
 def test_node_that_is_cut_off_keeps_its_lun_until_somebody_says_that_it_is_off(site, luns):
@@ -283,7 +292,7 @@ def test_node_that_is_cut_off_keeps_its_lun_until_somebody_says_that_it_is_off(s
     assert holders(site) == ["node02"]
 
     one.machine.start()
-    IscsiInitiator(one.machine).start()
+    IscsiInitiator(one.machine).start(patience_s=120)
     one.start()
     node = "/api/v1/nodes/node01"
     end_s = time.monotonic() + 30

@@ -31,6 +31,9 @@ class FakeInitiator:
     def is_present(self, wish: LunWish) -> bool:
         return (wish.iqn, wish.lun) in self.attached
 
+    def is_up(self, number: str) -> bool:
+        return not self.refusing
+
     async def attach(self, wish: LunWish) -> FoundLun:
         self.wishes.append(wish)
         refusing = {failure.portal for failure in self.refusing}

@@ -120,7 +120,14 @@ class FakeMounts(FakeCalls):
             self.kernel.remove_mount(target, expect)
 
     async def mount_device(
-        self, device: str, target: str, *, fs_type: str, options: Sequence[str], read_only: bool
+        self,
+        device: str,
+        target: str,
+        *,
+        fs_type: str,
+        options: Sequence[str],
+        read_only: bool,
+        backend: str = "",
     ) -> MountId:
         await self.pause()
         with self.change("mount device", target):

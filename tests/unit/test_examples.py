@@ -12,6 +12,7 @@ FILES = sorted(EXAMPLES.rglob("*.yaml"))
 KINDS = {
     "emptyDir", "hostPath", "secret", "configMap", "downwardAPI", "projected", "nfs",
     "persistentVolumeClaim", "ephemeral", "awsElasticBlockStore",
+    "iscsi",
 }  # fmt: skip
 
 

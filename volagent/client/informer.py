@@ -69,6 +69,12 @@ class Informer(Generic[T]):
         """All objects, as a live view: copy it before awaiting anything."""
         return self._objects.values()
 
+    def seed(self, objects: dict[Key, T]) -> None:
+        """Go by these until the first list, which replaces them. Before that only."""
+        self._objects = dict(objects)
+        self._versions = dict.fromkeys(objects, ("", ""))
+        self.synced.set()
+
     async def run(self) -> None:
         """Keep the copy current, for ever."""
         while True:
@@ -126,7 +132,7 @@ class Informer(Generic[T]):
                 error=str(error),
             )  # fmt: skip
             return key
-        if known is not None and known[0] != version[0]:
+        if known is not None and known[0] and known[0] != version[0]:
             self._forget(key)
         old = self._objects.get(key)
         self._versions[key] = version

@@ -1,7 +1,8 @@
 """The role of `volagent agent`: the node's half alone, over HTTPS to a server.
 
 A server that cannot be reached stops nothing that runs: what is mounted stays, and is mounted again
-when somebody unmounts it. What is declared meanwhile comes when a server answers.
+when somebody unmounts it. A start without a server goes by what is remembered of the last one. What
+is declared meanwhile comes when a server answers.
 """
 
 import asyncio
@@ -63,9 +64,11 @@ async def _run(process: Process) -> None:
             serving = _make_serving(process, client, copies, node)
             process.listen_to_signals(serving.reload)
             renewal = _renew_certificate(process, credentials, client, context)
+            registering = tasks.start("registering", _register(node))
             try:
                 await _serve(process, tasks.start_loop, client, copies, node, serving, renewal)
             finally:
+                registering.cancel()
                 await serving.server.close()
                 node.agent.stop()
                 await process.end(tasks)
@@ -89,14 +92,12 @@ async def _serve(
     }
     await open_listeners(serving)
     start_loop("certificate", renewal)
-    await _register(node)
     start_loop("lease", lease.run())
     start_loop("agent", agent.run(start_loop))
     await agent.recovered.wait()
     start_loop("copies", copies.run())
     for name, controller in controllers.items():
         start_loop(name, controller.run())
-    await copies.wait_synced()
     await process.stay_ready(start_loop)
     if settings.drain_on_exit:
         await drain(agent)

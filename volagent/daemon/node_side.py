@@ -14,21 +14,26 @@ from volagent.client.contract import Client
 from volagent.daemon.block_store import describe_extras, open_block_store
 from volagent.daemon.controllers import Machine
 from volagent.drivers import make_drivers
+from volagent.drivers.contract import DriverTable
+from volagent.drivers.ebs.store import BlockStore
 from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
 from volagent.drivers.provisioning.table import make_local_provisioners
-from volagent.host.iscsi.initiator import RealInitiator
+from volagent.host.iscsi.initiator import make_initiator
+from volagent.host.nbd import RealNbd
 from volagent.host.process import Helpers
 from volagent.host.real import make_host
 from volagent.host.uevents import watch_devices
 from volagent.node.agent import NodeAgent
+from volagent.node.checkpoint import Checkpoint
 from volagent.node.config import AgentConfig
 from volagent.node.hand_over import RuntimeHandOver
 from volagent.node.named import StartTask
 from volagent.node.records import RecordBook
-from volagent.node.register import describe_node, read_boot_id
+from volagent.node.register import NodeExtras, describe_node, read_boot_id
 from volagent.node.stats import VolumeStats
 from volagent.node.view import AgentView
+from volagent.objects.attachments import limit_name
 from volagent.runtime import contract as runtime_contract
 from volagent.runtime.cdi import CdiDirectory
 from volagent.runtime.none import NoRunner
@@ -88,7 +93,8 @@ def make_node_side(
         nfs_mount_timeout_s=settings.nfs.mount_timeout_s,
         nfs_unmount_timeout_s=settings.nfs.unmount_timeout_s,
         block_store=block_store,
-        initiator=RealInitiator(helpers=helpers),
+        initiator=make_initiator(helpers=helpers, run_dir=settings.run_dir),
+        nbd=RealNbd(helpers=helpers, directory=f"{settings.run_dir}/nbd"),
     )
     node = describe_node(settings.node_name, "")
     address = next((a["address"] for a in node["addresses"] if a["type"] == "InternalIP"), "")
@@ -100,7 +106,8 @@ def make_node_side(
         resync_s=settings.resync_s,
         watch_devices=lambda on_event: watch_devices(helpers, on_event),
         start_by_name=start if by_name else None,
-        extras=describe_extras(settings.aws, block_store),
+        checkpoint=Checkpoint(f"{settings.state_dir}/node/remembered.json") if by_name else None,
+        extras=_describe_node_extras(settings, drivers, block_store),
     )
     hand_over = _make_hand_over(settings, clock, layout, address, node["allocatable"])
     book = RecordBook(f"{settings.run_dir}/records", boot_id=read_boot_id())
@@ -117,6 +124,21 @@ def make_node_side(
     stats = VolumeStats(agent, start)
     machine = Machine(host, helpers, provisioners)
     return NodeSide(agent, hand_over, machine, stats.render, settings.node_labels)
+
+
+def _describe_node_extras(
+    settings: Settings, drivers: DriverTable, block_store: BlockStore | None
+) -> NodeExtras:
+    """What the Node and the CSINode say of this machine's drivers."""
+    found = describe_extras(settings.aws, block_store)
+    limits = settings.attach_limits
+    in_tree = {
+        limit_name(driver): str(count)
+        for driver, count in limits.items()
+        if driver.startswith("kubernetes.io/")
+    }
+    csi = {str(name): limits.get(name) for name in drivers if "/" not in name}
+    return NodeExtras(found.fetch_labels, {**found.limits, **in_tree}, csi)
 
 
 def _make_hand_over(

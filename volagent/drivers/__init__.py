@@ -16,10 +16,12 @@ from volagent.drivers.image import ImageDriver
 from volagent.drivers.iscsi.driver import IscsiDriver
 from volagent.drivers.layout import Layout
 from volagent.drivers.local import LocalDriver
+from volagent.drivers.nbd.driver import NbdDriver
 from volagent.drivers.nfs import NfsDriver
 from volagent.drivers.sub_path import SubPathDriver
 from volagent.host.contract import Host
 from volagent.host.iscsi.contract import Initiator
+from volagent.host.nbd import NbdLinks
 from volagent.objects.volumes import POD_SOURCES, PV_SOURCES
 
 _NAMES = {**PV_SOURCES, **POD_SOURCES}
@@ -42,6 +44,7 @@ def make_drivers(
     nfs_unmount_timeout_s: float,
     block_store: BlockStore | None = None,
     initiator: Initiator | None = None,
+    nbd: NbdLinks | None = None,
 ) -> DriverTable:
     """Every driver of this node, by name."""
     drivers: tuple[Driver, ...] = (
@@ -53,6 +56,8 @@ def make_drivers(
         LocalDriver(host),
         NfsDriver(host, nfs_mount_timeout_s, nfs_unmount_timeout_s),
     )
+    if nbd is not None:
+        drivers += (NbdDriver(host, nbd),)
     if block_store is not None:
         drivers += (EbsDriver(host, block_store.cloud, block_store.volumes),)
     if initiator is not None:

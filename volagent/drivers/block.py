@@ -30,6 +30,8 @@ from volagent.host.errors import Absent, Busy, HostError, NotEmpty, TimedOut, Un
 FORMATS: Final = ("ext4", "xfs", "btrfs")
 """What a blank device may be given."""
 STAGE_MODE: Final = 0o750
+LOCAL: Final = "local"
+"""The backend of what this machine's own kernel answers for: it does not hang."""
 UNMOUNT_TIMEOUT_S: Final = 300.0
 """How long writing out may take before the next try; the kernel goes on writing meanwhile."""
 MISMATCH_REASON: Final = "FailedMountOnFilesystemMismatch"
@@ -196,6 +198,7 @@ async def _ensure_mount(
         fs_type=fs_type,
         options=volume.mount_options,
         read_only=volume.read_only,
+        backend="" if volume.backend == LOCAL else f"device:{device.path}",
     )
 
 

@@ -16,8 +16,10 @@ from volagent.host.errors import Absent, Busy, HostError
 _LOOP_MAJOR: Final = 7
 _SECTOR_BYTES: Final = 512
 _DISKS: Final = "/sys/block"
-# The best first: what the device itself says of itself, world-wide, then its maker's number.
+# The best first: what it was connected to, what the device says of itself, world-wide, then its
+# maker's number.
 _IDENTITIES: Final = (
+    ("nbd", "backend"),
     ("dm", "dm/uuid"),
     ("wwid", "wwid"),
     ("wwid", "device/wwid"),

@@ -143,6 +143,18 @@ def is_device_held(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"held": False}
 
 
+def refuse_writes(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Make the block device at `path` read-only (BLKROSET) until it is gone."""
+    import fcntl
+
+    fd = os.open(arguments["path"], os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, 0x125D, (1).to_bytes(4, sys.byteorder))
+    finally:
+        os.close(fd)
+    return {}
+
+
 def share_file(arguments: dict[str, Any]) -> dict[str, Any]:
     """Copy the file at `path` to `target` by sharing its blocks, `freeze` held still: `shared`."""
     from volagent.host import clone
@@ -166,7 +178,44 @@ def export(arguments: dict[str, Any]) -> dict[str, Any]:
     return exports.perform(arguments)
 
 
+def connect_nbd(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Find or connect the NBD device of an export, as `host/nbd_calls.py` says: `index`."""
+    from volagent.host import nbd_calls
+
+    return nbd_calls.connect(arguments)
+
+
+def disconnect_nbd(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Write out and disconnect the NBD device at `path` of this `backend`."""
+    from volagent.host import nbd_calls
+
+    return nbd_calls.disconnect(arguments)
+
+
+def grow_nbd(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Let an NBD device take on its export's size: `size_bytes`."""
+    from volagent.host import nbd_calls
+
+    return nbd_calls.grow(arguments)
+
+
+def mount_device(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Mount the block device at `path`; the mount stays when this process ends: `mount_id`."""
+    from volagent.host import mountfd
+
+    target = arguments["target"]
+    mount = mountfd.open_device_mount(
+        arguments["path"], arguments["fs_type"], tuple(arguments["options"]),
+        arguments["read_only"], target,
+    )  # fmt: skip
+    return {"mount_id": mountfd.attach(mount, mountfd.Attaching(target, arguments["id_mask"]))}
+
+
 OPERATIONS = {
+    "connect_nbd": connect_nbd,
+    "disconnect_nbd": disconnect_nbd,
+    "grow_nbd": grow_nbd,
+    "mount_device": mount_device,
     "umount2": unmount,
     "statvfs": measure,
     "set_ownership": set_ownership,
@@ -179,6 +228,7 @@ OPERATIONS = {
     "write_attribute": write_attribute,
     "fetch_disk_names": fetch_disk_names,
     "is_device_held": is_device_held,
+    "refuse_writes": refuse_writes,
     "share_file": share_file,
     "copy_file": copy_file,
 }
@@ -196,7 +246,8 @@ def main() -> None:
     except HostError as error:
         answer = {"error": _tell(type(error).__name__, error.call, error.subject, error)}
     except OSError as error:
-        answer = {"error": _tell("HostError", operation, arguments["path"], error)}
+        subject = str(arguments.get("path", ""))
+        answer = {"error": _tell("HostError", operation, subject, error)}
     json.dump(answer, sys.stdout)
 
 

@@ -171,9 +171,20 @@ class Mounts(Protocol):
         """
 
     async def mount_device(
-        self, device: str, target: str, *, fs_type: str, options: Sequence[str], read_only: bool
+        self,
+        device: str,
+        target: str,
+        *,
+        fs_type: str,
+        options: Sequence[str],
+        read_only: bool,
+        backend: str = "",
     ) -> MountId:
-        """Mount the file system on a block device. Raises `HostError`, `Unsupported`."""
+        """Mount the file system on a block device. Raises `HostError`, `Unsupported`.
+
+        With a `backend`, the device is at the end of a network: in a killable process, which
+        raises `TimedOut` too.
+        """
 
     async def mount_network(
         self,

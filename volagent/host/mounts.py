@@ -9,6 +9,7 @@ killed (`Helpers`). Nothing is cached: the kernel is asked each time.
 import errno
 import os
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from volagent.host import libc, mountfd, paths
 from volagent.host.contract import (
@@ -27,6 +28,9 @@ from volagent.host.mountwatch import watch_mount_table
 from volagent.host.netmount import explain_mount_failure, mount_command
 from volagent.host.process import Helpers
 from volagent.host.subpath import SubPath, bind_sub_path
+
+MOUNT_TIMEOUT_S: Final = 300.0
+"""Of a block device at the end of a network, the replay of its journal included."""
 
 
 class RealMounts:
@@ -136,9 +140,25 @@ class RealMounts:
             os.close(directory)
 
     async def mount_device(
-        self, device: str, target: str, *, fs_type: str, options: Sequence[str], read_only: bool
+        self,
+        device: str,
+        target: str,
+        *,
+        fs_type: str,
+        options: Sequence[str],
+        read_only: bool,
+        backend: str = "",
     ) -> MountId:
-        """Mount the file system on a block device, in the pool."""
+        """Mount the file system on a block device: in the pool, or in a child if it can hang."""
+        if backend:
+            arguments = {
+                "path": device, "target": target, "fs_type": fs_type, "options": list(options),
+                "read_only": read_only, "id_mask": self._id_mask,
+            }  # fmt: skip
+            answer = await self._helpers.call(
+                "mount_device", arguments, backend=backend, timeout_s=MOUNT_TIMEOUT_S
+            )
+            return MountId(answer["mount_id"])
         return await self._helpers.run_in_pool(
             self._mount_device, device, target, fs_type, tuple(options), read_only
         )

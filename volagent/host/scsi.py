@@ -56,6 +56,8 @@ def read_names(page: bytes) -> tuple[bytes, ...]:
     at = 4
     while at + 4 <= end:
         length = page[at + 3]
+        if at + 4 + length > end:
+            break
         if (page[at + 1] >> 4) & 3 == _LOGICAL_UNIT:
             names.append(page[at : at + 4 + length])
         at += 4 + length

@@ -24,6 +24,7 @@ from volagent.drivers.contract import DriverTable, VolumeKey
 from volagent.host.contract import Closeable, Host
 from volagent.node.actual import Actual
 from volagent.node.attachment import AttachmentGate, find_volumes_in_use
+from volagent.node.checkpoint import Remembered, collect, keep_current, wait_for_world
 from volagent.node.config import AgentConfig
 from volagent.node.desired import Resolver
 from volagent.node.devices import DeviceWaiter
@@ -92,6 +93,7 @@ class NodeAgent:
         self._hand_over = hand_over
         self._start = start
         self._watch: Closeable | None = None
+        self._changed = asyncio.Event()
         self._devices = DeviceWaiter(config.watch_devices, start, self._mark_volume)
         self.gate = AttachmentGate()
         self.node = NodeReporter(
@@ -139,8 +141,7 @@ class NodeAgent:
         self._watch = self.host.mounts.watch_mounts(self.drift.on_change)
         for name, informer in self.world.informers:
             start_loop(f"informer {name}", informer.run())
-        for _, informer in self.world.informers:
-            await informer.synced.wait()
+        await wait_for_world(self.world, self.config.checkpoint)
         resolved = [self.resolver.resolve_pod(pod) for pod in self.world.pods.values()]
         await self.world.read_named({each for one in resolved for each in one.references})
         await self._recover()
@@ -149,6 +150,10 @@ class NodeAgent:
         for name, loop in self._hand_over.runner.loops(self._containers_changed):
             start_loop(name, loop)
         self.recovered.set()
+        if self.config.checkpoint is not None:
+            start_loop(
+                "checkpoint", keep_current(self.config.checkpoint, self._changed, self._collect)
+            )
         while True:
             await asyncio.sleep(self.config.resync_s)
             self._resync()
@@ -246,6 +251,9 @@ class NodeAgent:
             self.index.release(uid)
             self._mark_volumes(set(self.actual.keys_of(uid)))
 
+    def _collect(self) -> Remembered:
+        return collect(self.world, self.index.references())
+
     def find_orphans(self) -> list[Document]:
         """Pod directories that belong to no declared pod."""
         known = {*self.pods.entries, *self.actual.pods()}
@@ -263,6 +271,7 @@ class NodeAgent:
         self.world.nodes.on_change = self.node.saw
 
     def _pod_changed(self, _: tuple[str, str], old: Pod | None, new: Pod | None) -> None:
+        self._changed.set()
         if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
             uid = PodUid(old.metadata.uid)
             entry = self.pods.entries.get(uid)
@@ -296,6 +305,7 @@ class NodeAgent:
             for uid in self.index.pods_referring(reference):
                 entry = self.pods.entries.get(uid)
                 if entry is not None and not entry.deleting:
+                    self._changed.set()
                     self._resolve(entry.pod)
 
         return changed

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from volagent.aio.backoff import BackOff
 from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
+from volagent.node.checkpoint import Checkpoint
 from volagent.node.devices import WatchDevices
 from volagent.node.named import StartTask
 from volagent.node.register import NodeExtras
@@ -24,4 +25,6 @@ class AgentConfig:
     """How to hear of block devices that come and go; None: nothing tells."""
     start_by_name: StartTask | None = None
     """Follows secrets and configMaps by the names that pods give; None: they can be listed."""
+    checkpoint: Checkpoint | None = None
+    """What is remembered for a start without a server; None: the server is in this process."""
     extras: NodeExtras = field(default_factory=NodeExtras)

@@ -32,12 +32,17 @@ class NamedObjects(Generic[T]):
         self._decode = decode
         self._start = start
         self._followed: dict[Key, tuple[Informer[T], asyncio.Task[None]]] = {}
+        self._remembered: dict[Key, T] | None = None
         self.on_change: Callable[[Key, T | None, T | None], None] = _ignore
 
     def get(self, namespace: str, name: str) -> T | None:
         """An object; None when there is none, or it has not been read yet."""
         followed = self._followed.get((namespace, name))
         return followed[0].get(namespace, name) if followed is not None else None
+
+    def remember(self, objects: dict[Key, T]) -> None:
+        """No server answers: what is followed next is as these say, or missing."""
+        self._remembered = objects
 
     def follow(self, wanted: Collection[Key]) -> None:
         """Follow exactly these."""
@@ -48,8 +53,12 @@ class NamedObjects(Generic[T]):
             informer = Informer(
                 self._client, self._resource, selection, self._decode, self._changed
             )
+            if self._remembered is not None:
+                known = self._remembered.get((namespace, name))
+                informer.seed({} if known is None else {(namespace, name): known})
             task = self._start(f"{self._resource.plural} {namespace}/{name}", informer.run())
             self._followed[namespace, name] = (informer, task)
+        self._remembered = None
 
     async def wait_synced(self) -> None:
         """Wait until everything that is followed now has been read once."""

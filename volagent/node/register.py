@@ -18,7 +18,14 @@ import psutil
 
 from volagent import __version__
 from volagent.aio.clock import Clock, format_time
-from volagent.client.contract import NODES, AlreadyExists, ApiError, Client, Conflict
+from volagent.client.contract import (
+    CSI_NODES,
+    NODES,
+    AlreadyExists,
+    ApiError,
+    Client,
+    Conflict,
+)
 from volagent.client.informer import Key
 from volagent.drivers.contract import VolumeKey
 from volagent.drivers.errors import DriverError
@@ -43,6 +50,8 @@ class NodeExtras:
     """Whoever knows more labels; may fail with a `DriverError` and is then asked again."""
     limits: Mapping[str, str] = field(default_factory=dict)
     """Resources beyond processors and memory, such as places for disks."""
+    csi_drivers: Mapping[str, int | None] = field(default_factory=dict)
+    """Drivers for the CSINode, and how many of their volumes the node takes, where known."""
 
 
 class NodeReporter:
@@ -67,6 +76,7 @@ class NodeReporter:
         self._known: Node | None = None
         self._changed = asyncio.Event()
         self._hurry = asyncio.Event()
+        self._registered = asyncio.Event()
 
     def touch(self) -> None:
         """The volumes that must not be detached from this node may have changed."""
@@ -104,6 +114,7 @@ class NodeReporter:
             if more_labels:
                 change = {"metadata": {"labels": dict(more_labels)}}
                 await self._client.patch(NODES, self._name, change)
+        self._registered.set()
 
     async def _label(self, fetch_labels: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
         while True:
@@ -123,7 +134,9 @@ class NodeReporter:
         """Write the facts, then the volumes in use whenever they changed, for ever."""
         if extras.fetch_labels is not None:
             start("node labels", self._label(extras.fetch_labels))
+        await self._registered.wait()
         await self._try(self._write_facts, extras.limits)
+        await self._try(self._write_drivers, extras.csi_drivers)
         self._changed.set()
         while True:
             await self._changed.wait()
@@ -163,6 +176,19 @@ class NodeReporter:
             status["conditions"][0]["lastTransitionTime"] = old[0].get("lastTransitionTime")
         await self._write(status)
 
+    async def _write_drivers(self, drivers: Mapping[str, int | None]) -> None:
+        spec = {
+            "drivers": [_describe_driver(self._name, *each) for each in sorted(drivers.items())]
+        }
+        document: Document = {
+            "apiVersion": "storage.k8s.io/v1", "kind": "CSINode",
+            "metadata": {"name": self._name}, "spec": spec,
+        }  # fmt: skip
+        try:
+            await self._client.create(CSI_NODES, document)
+        except AlreadyExists:
+            await self._client.patch(CSI_NODES, self._name, {"spec": spec})
+
     async def _write_in_use(self) -> None:
         """Only in the version that was read: see `objects/attachments.py`."""
         if self._known is None:
@@ -193,6 +219,13 @@ class NodeReporter:
         ):
             self._known = node
         self._go_on(self._gate.observe(node))
+
+
+def _describe_driver(node: str, driver: str, limit: int | None) -> Document:
+    document: Document = {
+        "name": driver, "nodeID": node, "topologyKeys": ["kubernetes.io/hostname"],
+    }  # fmt: skip
+    return document if limit is None else {**document, "allocatable": {"count": limit}}
 
 
 def describe_node(name: str, now: str) -> Document:

@@ -84,6 +84,13 @@ def attachment_name(volume: str, node: str, *, exclusive: bool) -> str:
     return f"volagent-{hashlib.sha256(subject.encode()).hexdigest()}"
 
 
+def limit_name(driver: str) -> str:
+    """The resource of a Node that says how many volumes of a driver it takes."""
+    if driver.startswith("kubernetes.io/"):
+        return f"attachable-volumes-{driver.removeprefix('kubernetes.io/')}"
+    return f"attachable-volumes-csi-{driver}"
+
+
 def is_shareable(modes: Collection[str], *, block: bool, read_only: bool) -> bool:
     """Whether several nodes may have a disk at once.
 

@@ -104,6 +104,10 @@ def _default_host_path(source: Document) -> Document:
     return source if "type" in source else {**source, "type": ""}
 
 
+def _default_iscsi(source: Document) -> Document:
+    return {**source, "iscsiInterface": source.get("iscsiInterface") or "default"}
+
+
 def _default_empty_dir(source: Document) -> Document:
     limit = source.get("sizeLimit")
     if limit is None:
@@ -144,6 +148,7 @@ def _default_projection(given: Document) -> Document:
 _VOLUME_DEFAULTS: Mapping[str, Callable[[Document], Document]] = {
     "emptyDir": _default_empty_dir,
     "hostPath": _default_host_path,
+    "iscsi": _default_iscsi,
     "secret": _default_mode,
     "configMap": _default_mode,
     "downwardAPI": _default_downward,
@@ -162,6 +167,8 @@ def default_volume(document: Document) -> Document:
     }
     if given.get("hostPath"):
         spec["hostPath"] = _default_host_path(given["hostPath"])
+    if given.get("iscsi"):
+        spec["iscsi"] = _default_iscsi(given["iscsi"])
     return {**document, "spec": spec}
 
 

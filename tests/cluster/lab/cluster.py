@@ -68,6 +68,11 @@ class Agent(VolagentNode):
             f"{program} {command} --node-name {self.name} --state-dir {self.data}/volagent"
         )
 
+    def check_clean(self) -> None:
+        """Nothing of any pod is left."""
+        assert self.mounts() == [], self.name
+        assert self.leftovers() == [], self.name
+
 
 @dataclass(frozen=True)
 class Cluster:
@@ -99,16 +104,20 @@ class Cluster:
     def clean(self) -> None:
         """Remove what a scenario declared, and see that nothing is left of it anywhere."""
         server = self.server
-        for plural, kind in _SCENARIO_KINDS:
-            items = server.call("GET", plural)["items"]
-            server.delete_gone(*({**each, "kind": kind} for each in items), within_s=60.0)
-        attachments = "/apis/storage.k8s.io/v1/volumeattachments"
-        left = [{**a, "kind": "VolumeAttachment"} for a in server.call("GET", attachments)["items"]]
-        for each in left:
-            server.wait_gone(each, within_s=60.0)
-        for node in self.nodes:
-            assert node.mounts() == [], node.name
-            assert node.leftovers() == [], node.name
+        lists = server.call_all([("GET", path) for path, _ in _SCENARIO_KINDS])
+        server.delete_gone(
+            *(
+                {**each, "kind": kind}
+                for (_, kind), found in zip(_SCENARIO_KINDS, lists, strict=True)
+                for each in found["items"]
+            ),
+            within_s=60.0,
+        )
+        path = "/apis/storage.k8s.io/v1/volumeattachments"
+        for each in server.call("GET", path)["items"]:
+            server.wait_gone({**each, "kind": "VolumeAttachment"}, within_s=60.0)
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(Agent.check_clean, self.nodes))
 
 
 _SCENARIO_KINDS = (

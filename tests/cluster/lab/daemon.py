@@ -89,6 +89,17 @@ class Daemon:
         (answer,) = self._ask([{"do": "call", "method": method, "path": path, "body": body}])
         return self._good(answer, f"{method} {path}")
 
+    def call_all(self, requests: Sequence[tuple[str, str]]) -> list[Any]:
+        """Several requests without a body, at the price of one."""
+        answers = self._ask(
+            {"do": "call", "method": method, "path": path, "body": None}
+            for method, path in requests
+        )
+        return [
+            self._good(answer, f"{method} {path}")
+            for answer, (method, path) in zip(answers, requests, strict=True)
+        ]
+
     def declare(self, *objects: Json) -> list[Json]:
         """Create objects in this order; returns them as the API answered."""
         answers = self._ask(
@@ -143,6 +154,19 @@ class Daemon:
         for each, answer in zip(documents, answers[len(documents) :], strict=True):
             self._held(answer, "object gone", _path(each))
         return Awaited(sum(answer["took_ms"] for answer in answers), None)
+
+    def replace_ready(self, old: Json, new: Json, *, within_s: float = 30.0) -> Awaited:
+        """Delete a pod and wait until another one's volumes are ready; the time of both."""
+        deleted, ready = self._ask(
+            [
+                {"do": "call", "method": "DELETE", "path": _path(old)},
+                self._wait(_path(new), "ready", within_s),
+            ],
+            within_s,
+        )
+        self._good(deleted, "delete pod")
+        awaited = self._held(ready, "pod ready", _path(new))
+        return Awaited(deleted["took_ms"] + awaited.took_ms, awaited.body)
 
     def explain(self, pod: Json) -> Json:
         """What `volagent explain` shows for a pod."""

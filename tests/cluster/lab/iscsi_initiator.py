@@ -20,6 +20,7 @@ modprobe -a iscsi_tcp sd_mod dm_mod dm_multipath dm_service_time dm_round_robin
 mkdir -p /run/lock/iscsi
 echo InitiatorName=iqn.2026-01.lab:{name} >/etc/iscsi/initiatorname.iscsi
 sed -i 's/^\\(node.*noop_out_.*\\) = .*/\\1 = 2/' /etc/iscsi/iscsid.conf
+sed -i 's/^\\(node.*replacement_timeout\\) = .*/\\1 = {patience_s}/' /etc/iscsi/iscsid.conf
 pgrep -f systemd-udevd >/dev/null || /lib/systemd/systemd-udevd --daemon
 udevadm trigger --subsystem-match=block
 udevadm settle
@@ -52,9 +53,12 @@ class IscsiInitiator:
         self.machine = machine
         self._requests = itertools.count()
 
-    def start(self) -> None:
-        """Start udev and iscsid, on a machine that has just been started."""
-        self.machine.run(_START.format(name=self.machine.name))
+    def start(self, *, patience_s: int = 5) -> None:
+        """Start udev and iscsid, on a machine that has just been started.
+
+        `patience_s` is how long I/O waits for a target that is silent, before it fails.
+        """
+        self.machine.run(_START.format(name=self.machine.name, patience_s=patience_s))
 
     def start_multipath(self) -> None:
         """Start multipathd."""

@@ -104,6 +104,18 @@ class IscsiTarget:
         """Undo `require_chap`."""
         self.machine.run(f"echo 0 >{self._tpg}/attrib/authentication")
 
+    def require_discovery_chap(self, user: str, password: str) -> None:
+        """From now on whoever asks for targets needs these credentials."""
+        where = f"{_ROOT}/iscsi/discovery_auth"
+        self.machine.run(
+            f"echo -n {user} >{where}/userid\necho -n {password} >{where}/password\n"
+            f"echo 1 >{where}/enforce_discovery_auth"
+        )
+
+    def allow_discovery(self) -> None:
+        """Undo `require_discovery_chap`."""
+        self.machine.run(f"echo 0 >{_ROOT}/iscsi/discovery_auth/enforce_discovery_auth")
+
     def cut_portal(self, index: int) -> None:
         """Take the address of a portal away."""
         self._change_portal("del", index)
@@ -125,8 +137,6 @@ class IscsiTarget:
         said = self.machine.run(script).out
         return base64.b64decode(said)
 
-    def sessions(self) -> int:
-        """How many sessions initiators have with it."""
-        path = f"{self._tpg}/dynamic_sessions"
-        said = self.machine.run(f"tr -d '\\0' <{path} | grep -c . || true").out
-        return int(said)
+    def checksum(self, name: str) -> str:
+        """Of a whole disk, as the array has it."""
+        return self.machine.run(f"sync; sha256sum <{_DISKS}/{name}.img").out

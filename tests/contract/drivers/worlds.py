@@ -23,6 +23,8 @@ from volagent.drivers.ebs.store import make_block_store
 from volagent.drivers.layout import Layout
 from volagent.host import libc
 from volagent.host.contract import Host
+from volagent.host.nbd import RealNbd
+from volagent.host.process import Helpers
 
 
 class World(Protocol):
@@ -124,6 +126,7 @@ def drivers_on(host: Host) -> DriverTable:
         nfs_unmount_timeout_s=30.0,
         block_store=make_block_store(EbsConfig(cluster="vm1"), SystemClock()),
         initiator=FakeInitiator(host),
+        nbd=RealNbd(helpers=Helpers(), directory="/run/volagent/nbd"),
     )
 
 

@@ -1,5 +1,7 @@
 """An agent and its server in two processes: joining, rights, leases, a server that goes away."""
 
+import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -107,6 +109,29 @@ def test_pod_declared_at_the_server_gets_its_volumes_on_the_agents_machine(serve
     server.delete_gone(web)
 
 
+def test_node_tells_its_drivers_and_how_many_volumes_they_take(server, agent):
+    agent.stop()
+    limits = '{ "image.volagent.dev" = 7, "kubernetes.io/iscsi" = 9 }'
+    agent.start(settings=f"attach_limits = {limits}\n{LEASES}")
+    csi_node = {
+        "kind": "CSINode", "apiVersion": "storage.k8s.io/v1", "metadata": {"name": NODE},
+    }  # fmt: skip
+    drivers = until(lambda: server.exists(csi_node) and server.get(csi_node)["spec"]["drivers"])
+    known = {each["name"]: each for each in drivers}
+    assert known["image.volagent.dev"]["nodeID"] == NODE
+    until(
+        lambda: (
+            {"name": "image.volagent.dev", "count": 7}
+            in [
+                {"name": each["name"], "count": (each.get("allocatable") or {}).get("count")}
+                for each in server.get(csi_node)["spec"]["drivers"]
+            ]
+        )
+    )
+    node = {"kind": "Node", "apiVersion": "v1", "metadata": {"name": NODE}}
+    until(lambda: server.get(node)["status"]["allocatable"].get("attachable-volumes-iscsi") == "9")
+
+
 def test_agent_sees_the_secrets_of_its_pods_and_no_others(server, agent):
     web = secret_pod()
     server.declare(SECRET, OTHER)
@@ -158,6 +183,45 @@ def test_volumes_stay_and_are_mended_while_there_is_no_server(server, agent):
     until(file.exists)
     server.delete_gone(web, later)
     assert not file.exists()
+
+
+def test_machine_that_boots_without_a_server_mounts_what_needs_none(server, agent):
+    volumes = [
+        {"name": "s", "secret": {"secretName": "s"}},
+        {"name": "memory", "emptyDir": {"medium": "Memory"}},
+        {"name": "config", "configMap": {"name": "c"}},
+    ]
+    web = pod("web", volumes)
+    config = {
+        "kind": "ConfigMap",
+        "apiVersion": "v1",
+        "metadata": {"name": "c"},
+        "data": {"a": "1"},
+    }
+    server.declare(SECRET, config)
+    server.declare_ready(web)
+    home = file_of(agent, server, web).parents[2]
+    remembered = agent.state / "node/remembered.json"
+    until(lambda: remembered.exists() and '"web"' in remembered.read_text(), told=agent.read_log)
+    assert "dg==" not in remembered.read_text()
+    assert remembered.stat().st_mode & 0o777 == 0o600
+    server.stop()
+    agent.kill()
+    for point in sorted(agent.mounts(), reverse=True):
+        subprocess.run(["umount", point], check=True)
+    shutil.rmtree(agent.run)
+
+    agent.launch(settings=LEASES)
+
+    memory = home / "kubernetes.io~empty-dir/memory"
+    until(lambda: os.path.ismount(memory), told=agent.read_log)
+    until((home / "kubernetes.io~configmap/config/a").exists, told=agent.read_log)
+    assert not os.path.ismount(home / "kubernetes.io~secret/s")
+    server.serve()
+    until(lambda: file_of(agent, server, web).exists(), told=agent.read_log)
+    server.wait_ready(web)
+    server.delete_gone(web)
+    until(lambda: '"web"' not in remembered.read_text(), told=agent.read_log)
 
 
 def test_node_is_lost_when_its_lease_runs_out_and_comes_back_with_it(server, agent):

@@ -83,3 +83,22 @@ def test_volume_still_to_be_made_counts_against_the_limit():
     full = reason(pod, a_node("n1"), csi_nodes=[csi_node("n1", 1)], **world)
     assert full == "1 node(s) exceed max volume count"
     assert reason(pod, a_node("n1"), csi_nodes=[csi_node("n1", 2)], **world) == ""
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(1, "1 node(s) exceed max volume count"), (2, "")])
+def test_luns_of_iscsi_targets_count(limit, expected):
+    def lun(name, number):
+        volume = csi_volume(name)
+        del volume["spec"]["csi"]
+        source = {"targetPortal": "10.0.0.1", "iqn": "iqn.2026-01.test:a", "lun": number}
+        volume["spec"]["iscsi"] = source
+        return volume
+
+    world = {
+        "claims": [bound(a_claim(name), name) for name in ("a", "b")],
+        "volumes": [lun("a", 1), lun("b", 2)],
+        "pods": [a_pod("one", "a", nodeName="n1")],
+    }
+    node = a_node("n1")
+    node["status"]["capacity"]["attachable-volumes-iscsi"] = str(limit)
+    assert reason(a_pod("web", "b"), node, **world) == expected

@@ -35,4 +35,5 @@ def test_only_drivers_of_devices_attach():
     assert attaching == {
         "image.volagent.dev", "kubernetes.io/local-volume", "kubernetes.io/aws-ebs",
         "kubernetes.io/iscsi",
+        "nbd.volagent.dev",
     }  # fmt: skip

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.objects.test_pod_rules import make_pod, with_volume
+from tests.unit.objects.test_pod_rules import ISCSI, make_pod, with_volume
 from volagent.objects.field_errors import InvalidObject, MalformedObject
 from volagent.objects.validate import prepare_create, prepare_update
 
@@ -16,6 +16,7 @@ def test_defaults_are_kubernetes_when_the_manifest_is_silent() -> None:
     pod["spec"]["volumes"] += [
         {"name": "h", "hostPath": {"path": "/x"}},
         {"name": "n"},
+        {"name": "i", "iscsi": ISCSI},
         {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "t"}}]}},
     ]
     spec = prepare_create("Pod", pod)["spec"]
@@ -24,10 +25,11 @@ def test_defaults_are_kubernetes_when_the_manifest_is_silent() -> None:
     assert spec["dnsPolicy"] == "ClusterFirst"
     assert spec["serviceAccountName"] == "default"
     assert spec["securityContext"] == {}
-    secret, host, nothing, token = spec["volumes"]
+    secret, host, nothing, disk, token = spec["volumes"]
     assert secret["secret"] == {"secretName": "s", "defaultMode": 0o644}
     assert host["hostPath"] == {"path": "/x", "type": ""}
     assert nothing == {"name": "n", "emptyDir": {}}
+    assert disk["iscsi"] == ISCSI | {"iscsiInterface": "default"}
     assert token["projected"] == {
         "defaultMode": 0o644,
         "sources": [{"serviceAccountToken": {"path": "t", "expirationSeconds": 3600}}],

@@ -126,6 +126,12 @@ def test_volume_is_refused_when_it_breaks_a_rule(
     assert message in errors[field]
 
 
+def test_disk_of_a_target_has_the_default_interface() -> None:
+    disk = {"targetPortal": "a", "iqn": "iqn.2026-01.lab:a", "lun": 0}
+    made = prepare_create("PersistentVolume", without(make_volume(iscsi=disk), "nfs"))
+    assert made["spec"]["iscsi"] == disk | {"iscsiInterface": "default"}
+
+
 def test_volume_has_kubernetes_defaults() -> None:
     spec = prepare_create("PersistentVolume", make_volume(capacity={"storage": "1024Mi"}))["spec"]
     assert spec["persistentVolumeReclaimPolicy"] == "Retain"

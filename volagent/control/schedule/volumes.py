@@ -13,6 +13,7 @@ from volagent.control.schedule.assignment import assign
 from volagent.control.schedule.offers import Offers, is_reachable
 from volagent.control.schedule.world import NodeState, World
 from volagent.objects.annotations import BIND_COMPLETED, SELECTED_NODE
+from volagent.objects.attachments import limit_name
 from volagent.objects.classes import class_of_claim
 from volagent.objects.growth import size_of, wanted_bytes
 from volagent.objects.pod import Pod
@@ -33,6 +34,7 @@ ONCE_POD_CONFLICT = (
 
 NO_PROVISIONER = "kubernetes.io/no-provisioner"
 AWS_EBS = "kubernetes.io/aws-ebs"
+ISCSI = "kubernetes.io/iscsi"
 WAIT_FOR_CONSUMER = "WaitForFirstConsumer"
 _ZONE_LABELS = (
     "topology.kubernetes.io/zone", "topology.kubernetes.io/region",
@@ -290,9 +292,13 @@ def attached_volumes(pod: Pod, world: World) -> Iterator[tuple[str, str]]:
             yield volume.spec.csi.driver, volume.spec.csi.volume_handle
         elif volume.spec.aws_elastic_block_store is not None:
             yield AWS_EBS, _disk_of(volume.spec.aws_elastic_block_store)
+        elif volume.spec.iscsi is not None:
+            yield ISCSI, f"{volume.spec.iscsi.iqn}:lun-{volume.spec.iscsi.lun}"
     for declared in pod.spec.volumes or ():
         if declared.aws_elastic_block_store is not None:
             yield AWS_EBS, _disk_of(declared.aws_elastic_block_store)
+        if declared.iscsi is not None:
+            yield ISCSI, f"{declared.iscsi.iqn}:lun-{declared.iscsi.lun}"
 
 
 def _disk_of(source: EBSSource) -> str:
@@ -324,7 +330,7 @@ def _attach_limits(volumes: PodVolumes, state: NodeState, world: World) -> dict[
         return {}
     limits = {}
     for driver in drivers:
-        amount = state.allocatable.get(_limit_name(driver))
+        amount = state.allocatable.get(limit_name(driver))
         if amount is not None:
             limits[driver] = int(amount)
     csi_node = world.csi_node(state.name)
@@ -332,12 +338,6 @@ def _attach_limits(volumes: PodVolumes, state: NodeState, world: World) -> dict[
         if known.name in drivers and known.allocatable and known.allocatable.count is not None:
             limits[known.name] = known.allocatable.count
     return limits
-
-
-def _limit_name(driver: str) -> str:
-    if driver == AWS_EBS:
-        return "attachable-volumes-aws-ebs"
-    return f"attachable-volumes-csi-{driver}"
 
 
 def _made_for(claim: PersistentVolumeClaim) -> str:

@@ -47,7 +47,7 @@ from volagent.drivers.errors import Rejected, Transient, Uncertain
 from volagent.drivers.failures import explain_busy
 from volagent.drivers.iscsi.failures import explain, explain_changed
 from volagent.drivers.iscsi.options import IscsiOptions, read_iscsi_options
-from volagent.host.contract import Host
+from volagent.host.contract import Host, MountId
 from volagent.host.errors import Busy, HostError
 from volagent.host.iscsi.contract import (
     Chap,
@@ -111,7 +111,7 @@ class IscsiDriver:
     async def attach(self, volume: VolumeSpec) -> Attached:
         """Log in to all portals that answer, and find the disk."""
         options = _options_of(volume)
-        wish = make_wish(options, volume.credentials)
+        wish = make_wish(options, volume.credentials, read_only=volume.read_only)
         try:
             found = await self.initiator.attach(wish)
         except HostError as error:
@@ -173,8 +173,13 @@ class IscsiDriver:
         return await stage_device(self.host, volume, device, target, _options_of(volume).fs_type)
 
     async def unstage(self, staged: HeldMount) -> Done:
-        """Unmount it, which writes everything out."""
-        return await unstage_device(self.host, staged)
+        """Unmount it, which writes everything out as long as a path to the disk is up."""
+        stands = self.host.mounts.find_mount(MountId(staged.mount_id)) is not None
+        done = await unstage_device(self.host, staged)
+        if stands and not self.initiator.is_up(staged.device):
+            text = "unmounted while no path to the disk was up: what was not written yet is lost"
+            return Done(text)
+        return done
 
     async def publish(
         self,
@@ -212,7 +217,9 @@ class IscsiDriver:
         return await expand_device(self.host, grown, staged, _options_of(volume).fs_type)
 
 
-def make_wish(options: IscsiOptions, credentials: Credentials | None) -> LunWish:
+def make_wish(
+    options: IscsiOptions, credentials: Credentials | None, *, read_only: bool
+) -> LunWish:
     """What the initiator is asked for. Raises `Rejected` for a secret that lacks something."""
     return LunWish(
         options.iqn,
@@ -222,6 +229,7 @@ def make_wish(options: IscsiOptions, credentials: Credentials | None) -> LunWish
         options.initiator_name,
         _read_chap(_SESSION, options, credentials) if options.session_chap else None,
         _read_chap(_DISCOVERY, options, credentials) if options.discovery_chap else None,
+        read_only,
     )
 
 

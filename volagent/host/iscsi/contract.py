@@ -33,6 +33,8 @@ class LunWish:
     initiator_name: str = ""
     session_chap: Chap | None = None
     discovery_chap: Chap | None = None
+    read_only: bool = False
+    """The device itself shall refuse every write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,9 @@ class Initiator(Protocol):
 
         Returns what was done, in words; empty when there was nothing. Raises `Busy`, `TimedOut`.
         """
+
+    def is_up(self, number: str) -> bool:
+        """Whether the device `major:minor` has a path that takes requests at this moment."""
 
     def is_present(self, wish: LunWish) -> bool:
         """Whether the kernel shows anything under this number now."""

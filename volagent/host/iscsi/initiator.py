@@ -6,7 +6,8 @@ Attaching a LUN, under the lock of its target, so that a login and a logout neve
 2. delete what the kernel knows under the number and is not current, unless it is in use;
 3. scan for this one number (sessions of ours never scan by themselves);
 4. wait for the disks, and compare what they say of themselves;
-5. several paths become one device when multipathd runs.
+5. several paths become one device when multipathd runs;
+6. compare with what was noted for this number when it was attached, and note it.
 
 A session is closed when no device is left below it, whoever made those: sysfs counts, not a
 register of ours that a crash could falsify. A session that was not made here (its record lets it
@@ -14,7 +15,9 @@ scan) is never closed.
 """
 
 import asyncio
+import dataclasses
 import enum
+import errno
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
@@ -33,6 +36,7 @@ from volagent.host.iscsi.contract import (
     NoSession,
     PortalFailure,
 )
+from volagent.host.iscsi.known import KnownDisks
 from volagent.host.iscsi.logins import Logins
 from volagent.host.iscsi.multipath import Multipath, runs_daemon
 from volagent.host.iscsi.paths import Paths, wait_until
@@ -44,13 +48,14 @@ if TYPE_CHECKING:
 
 DEVICE_TIMEOUT_S: Final = 30.0
 """How long the kernel may take to make a disk of what was found; as in Kubernetes."""
+PROTECT_TIMEOUT_S: Final = 15.0
 FLUSH_TIMEOUT_S: Final = 300.0
 
 
 class _Verdict(enum.Enum):
     CURRENT = "current"
     CHANGED = "another disk answers, or none"
-    EMPTY = "no size"
+    UNUSABLE = "no size, or taken out of service by the kernel"
     SILENT = "no answer"
 
 
@@ -58,11 +63,11 @@ class RealInitiator:
     """`Initiator` on this machine."""
 
     def __init__(
-        self, *, helpers: "Helpers", sysfs: Sysfs | None = None, records: Records | None = None
+        self, *, helpers: "Helpers", known: KnownDisks, sysfs: Sysfs, records: Records
     ) -> None:
         self._helpers = helpers
-        self._sysfs = sysfs or Sysfs()
-        records = records or Records()
+        self._known = known
+        self._sysfs = sysfs
         self._admin = IscsiAdmin(helpers, records)
         self._logins = Logins(helpers, self._sysfs, records, self._admin)
         self._paths = Paths(helpers, self._sysfs)
@@ -80,10 +85,16 @@ class RealInitiator:
             interface = await self._admin.ensure_interface(wish)
             try:
                 failures = await self._logins.connect(wish, interface)  # (1)
-                return await self._open(wish, interface, failures)
+                found = await self._open(wish, interface, failures)
             except (NoSession, LunMissing, LunNameless):
                 await self._logins.close_idle(wish.iqn, interface)
                 raise
+            noted = self._known.find(wish.iqn, wish.lun, interface)
+            if noted and noted != found.handle.wwid:
+                text = f"was {noted} when it was attached, and is {found.handle.wwid} now"
+                raise LunChanged("attach", f"{wish.iqn} LUN {wish.lun}", 0, text)
+            self._known.note(found.handle)  # (6)
+            return await self._protect(found) if wish.read_only else found
 
     # -- the disk ----------------------------------------------------------------------------
 
@@ -145,50 +156,69 @@ class RealInitiator:
         for session in sessions:
             for path in self._sysfs.paths(session, wish.lun):
                 verdict = await self._judge(path)
+                if verdict is _Verdict.CURRENT:
+                    continue
                 if verdict is _Verdict.SILENT:
                     silent.append(path)
-                elif verdict is not _Verdict.CURRENT:
-                    await self._drop(path, verdict)
+                    continue
+                try:
+                    await self._drop(path)
+                except Busy as error:
+                    if verdict is _Verdict.CHANGED:
+                        raise _explain_exchange(path) from error
+                    silent.append(path)
         return silent
 
     async def _judge(self, path: Path) -> _Verdict:
+        if not path.session.usable:
+            return _Verdict.SILENT
         if not path.disk or not path.size_bytes or path.state not in ("running", "blocked"):
-            return _Verdict.EMPTY
+            return _Verdict.UNUSABLE
         try:
             current = await self._paths.is_current(path)
         except HostError:
             return _Verdict.SILENT
         return _Verdict.CURRENT if current else _Verdict.CHANGED
 
-    async def _drop(self, path: Path, verdict: _Verdict) -> None:
-        changed = LunChanged(
-            "inquiry", path.device, 0,
-            f"was {path.wwid} and is in use, but now LUN {path.lun} of {path.session.iqn}"
-            f" by {path.session.portal} is not that disk: {verdict.value}",
-        )  # fmt: skip
+    async def _drop(self, path: Path) -> None:
+        """Take a path away unwritten, and the map over it. Raises `Busy`."""
         found = self._sysfs.map_over(path)
-        try:
-            if found is not None:
-                if await self._paths.is_held(found.device, path.session):
-                    raise changed
-                await self._multipath.remove(found)
-            await self._paths.delete(path, write_out=False)
-        except Busy as error:
-            raise changed from error
+        if found is not None:
+            await self._remove_map(found, path.session)
+        await self._paths.delete(path, write_out=False)
+
+    async def _remove_map(self, found: Map, session: Session) -> None:
+        if await self._paths.is_held(found.device, session):
+            raise Busy("remove map", found.device, errno.EBUSY, "somebody uses it")
+        await self._multipath.remove(found)
 
     async def _choose(
         self, handle: LunHandle, paths: Sequence[Path], remarks: list[str]
     ) -> FoundLun:
         """The device that stands for all paths.  # (5)"""
-        found = await self._multipath.ensure_map(paths)
+        used = None
+        if self._multipath.find(paths) is None:
+            used = await self._find_used(paths)
+        found = await self._multipath.ensure_map(paths) if used is None else None
         if found is not None:
             return await self._describe_map(handle, paths, found, remarks)
-        chosen = await self._find_used(paths) or paths[0]
+        chosen = used or paths[0]
         if len(paths) > 1:
-            why = "makes no map of them" if runs_daemon() else "does not run"
-            remarks.append(f"only the path by {chosen.session.portal} is used: multipathd {why}")
+            why = "multipathd makes no map of them" if runs_daemon() else "multipathd does not run"
+            if used is not None and runs_daemon():
+                why = "it was in use before multipathd ran"
+            remarks.append(f"only the path by {chosen.session.portal} is used: {why}")
         device = block_devices.identify(chosen.device)
         return FoundLun(device, handle, (chosen.session.portal,), "", tuple(remarks))
+
+    async def _protect(self, found: FoundLun) -> FoundLun:
+        """Have the kernel refuse every write to a device, a journal's replay among them."""
+        await self._helpers.call(
+            "refuse_writes", {"path": found.device.path}, backend=f"device:{found.device.path}",
+            timeout_s=PROTECT_TIMEOUT_S,
+        )  # fmt: skip
+        device = block_devices.identify(found.device.path)
+        return dataclasses.replace(found, device=device)
 
     async def _describe_map(
         self, handle: LunHandle, paths: Sequence[Path], found: Map, remarks: list[str]
@@ -203,7 +233,13 @@ class RealInitiator:
         )
         if size_bytes > found.size_bytes:
             await self._multipath.resize(found)
-        portals = tuple(path.session.portal for path in paths)
+        inside = [path for path in paths if self._sysfs.map_over(path) is not None]
+        remarks += [
+            f"the path by {path.session.portal} is not in the map"
+            for path in paths
+            if path not in inside
+        ]
+        portals = tuple(path.session.portal for path in inside)
         device = block_devices.identify(found.device)
         return FoundLun(device, handle, portals, found.name, tuple(remarks))
 
@@ -216,6 +252,10 @@ class RealInitiator:
         return None
 
     # -- later -------------------------------------------------------------------------------
+
+    def is_up(self, number: str) -> bool:
+        """Whether a device has a path that takes requests."""
+        return self._sysfs.is_running(number)
 
     async def check(self, handle: LunHandle) -> None:
         """Ask the disk itself who it is."""
@@ -264,6 +304,7 @@ class RealInitiator:
             paths = self._all_paths(handle.iqn, handle.interface, handle.lun)
             if paths:
                 said.append(await self._take_away(handle, device, paths))
+            self._known.forget(handle)
             said += await self._logins.close_idle(handle.iqn, handle.interface)
             return tuple(said)
 
@@ -273,17 +314,18 @@ class RealInitiator:
         same = all(path.wwid == handle.wwid for path in paths)
         for path in paths:
             same = same and await self._judge(path) is not _Verdict.CHANGED
+        up = any(path.usable for path in paths)
         if same:
             await self._flush(device)
         maps = {found for path in paths if (found := self._sysfs.map_over(path)) is not None}
         for found in maps:
-            if await self._paths.is_held(found.device, paths[0].session):
-                raise Busy("detach", found.device, 0, "somebody uses it")
-            await self._multipath.remove(found)
+            await self._remove_map(found, paths[0].session)
         for path in paths:
             await self._paths.delete(path, write_out=same)
         if not same:
             return f"{device.path} taken away unwritten: it was {handle.wwid}, and is another disk"
+        if not up:
+            return f"{device.path} ({handle.wwid}) taken away while no path to it was up"
         return f"{device.path} ({handle.wwid}) written out and taken away"
 
     async def _flush(self, device: BlockDevice) -> None:
@@ -321,6 +363,14 @@ class RealInitiator:
         ]  # fmt: skip
 
 
+def _explain_exchange(path: Path) -> LunChanged:
+    return LunChanged(
+        "inquiry", path.device, 0,
+        f"was {path.wwid} and is in use, but now another disk, or none, answers as LUN {path.lun}"
+        f" of {path.session.iqn} by {path.session.portal}",
+    )  # fmt: skip
+
+
 def _one_name(paths: Sequence[Path], lun: int) -> str:
     """What all paths say they lead to. Raises `LunNameless`, `LunChanged`."""
     names = {path.wwid for path in paths}
@@ -332,3 +382,10 @@ def _one_name(paths: Sequence[Path], lun: int) -> str:
     if not name:
         raise LunNameless("inquiry", f"{iqn} LUN {lun}", 0, "it has no world-wide name")
     return name
+
+
+def make_initiator(*, helpers: "Helpers", run_dir: str) -> RealInitiator:
+    """The initiator of this machine; what it notes lies in the daemon's run directory."""
+    return RealInitiator(
+        helpers=helpers, known=KnownDisks(f"{run_dir}/iscsi"), sysfs=Sysfs(), records=Records()
+    )

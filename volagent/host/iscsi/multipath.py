@@ -43,24 +43,34 @@ class Multipath:
     helpers: "Helpers"
     sysfs: Sysfs
 
+    def find(self, paths: Sequence[Path]) -> Map | None:
+        """The map that some of these paths of one disk belong to. Raises `HostError` for two."""
+        maps = {found for path in paths if (found := self.sysfs.map_over(path)) is not None}
+        if len(maps) > 1:
+            names = ", ".join(sorted(found.name for found in maps))
+            raise HostError("multipath", paths[0].device, 0, f"one disk has several maps: {names}")
+        return next(iter(maps), None)
+
     async def ensure_map(self, paths: Sequence[Path]) -> Map | None:
         """The map over these paths of one disk, or None when multipathd does not make one.
 
-        Raises `HostError`, `TimedOut`.
+        A path that multipathd keeps out of it stays out. Raises `HostError`, `TimedOut`.
         """
-        if (found := self._find(paths)) is not None or not await self._is_wanted(paths):
+        found = self.find(paths)
+        missing = [path for path in paths if self.sysfs.map_over(path) is None]
+        if not missing or not await self._is_wanted(paths):
             return found
-        first = paths[0].device
         try:
-            for argv in (
-                ("multipath", "-a", first),
-                *(("multipathd", "add", "path", path.disk) for path in paths),
-            ):
-                await self._run(argv, first)
+            if found is None:
+                await self._run(("multipath", "-a", paths[0].device), paths[0].device)
+            for path in missing:
+                await self._run(("multipathd", "add", "path", path.disk), path.device)
         except Unsupported:
-            return None
-        await wait_until(lambda: self._find(paths) is not None, MAP_TIMEOUT_S)
-        return self._find(paths)
+            return found
+        await wait_until(
+            lambda: all(self.sysfs.map_over(path) is not None for path in paths), MAP_TIMEOUT_S
+        )
+        return self.find(paths)
 
     async def _is_wanted(self, paths: Sequence[Path]) -> bool:
         """Whether there is somebody to make a map, and something to make it of."""
@@ -73,10 +83,6 @@ class Multipath:
                 SETTLE_TIMEOUT_S,
             )
         return len(paths) > 1 or "E:DM_MULTIPATH_DEVICE_PATH=1" in _read_udev(paths[0])
-
-    def _find(self, paths: Sequence[Path]) -> Map | None:
-        maps = [self.sysfs.map_over(path) for path in paths]
-        return maps[0] if all(found is not None and found == maps[0] for found in maps) else None
 
     async def resize(self, found: Map) -> None:
         """Let a map take on the size of its paths. Raises `HostError`."""

@@ -5,12 +5,13 @@ bulkhead of the session's portal.
 """
 
 import asyncio
+import errno
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from volagent.host import scsi
-from volagent.host.errors import Absent, Busy, HostError, TimedOut
+from volagent.host.errors import Busy, HostError, TimedOut
 from volagent.host.iscsi.admin import backend_of
 from volagent.host.iscsi.sysfs import Path, Session, Sysfs
 
@@ -25,6 +26,8 @@ DELETE_TIMEOUT_S: Final = 30.0
 POLL_FIRST_S: Final = 0.02
 POLL_MAX_S: Final = 0.25
 """sysfs tells nobody when it changes."""
+# A device that went meanwhile, or is on its way.
+_GONE: Final = (errno.ENOENT, errno.ENXIO, errno.ENODEV, errno.EINVAL)
 
 
 async def wait_until(holds: "Callable[[], bool]", within_s: float) -> bool:
@@ -85,7 +88,7 @@ class Paths:
         Unless `write_out`, the kernel sends nothing more to it: it could be another disk by now.
         """
         if path.disk and await self.is_held(path.device, path.session):
-            raise Busy("delete", path.device, 0, "somebody uses it")
+            raise Busy("delete", path.device, errno.EBUSY, "somebody uses it")
         if not write_out:
             await self._write(path.session, f"{path.directory}/state", "offline", ASK_TIMEOUT_S)
         await self._write(path.session, f"{path.directory}/delete", "1", DELETE_TIMEOUT_S)
@@ -100,8 +103,6 @@ class Paths:
                 backend=backend_of(session.portal),
                 timeout_s=timeout_s,
             )
-        except Absent:
-            return
         except HostError as error:
-            if isinstance(error, TimedOut) or error.errno not in (2, 6, 19, 22):
+            if isinstance(error, TimedOut) or error.errno not in _GONE:
                 raise

@@ -175,6 +175,12 @@ class Sysfs:
         where = f"{self.root}/block/{found.disk}/slaves"
         return frozenset(_read(f"{where}/{name}/device/wwid") for name in _list(where))
 
+    def is_running(self, number: str) -> bool:
+        """Whether a scsi disk, or a disk below a map, takes requests."""
+        where = f"{self.root}/dev/block/{number}"
+        below = [f"{where}/slaves/{name}" for name in _list(f"{where}/slaves")] or [where]
+        return any(_read(f"{disk}/device/state") == "running" for disk in below)
+
     def has_map(self, name: str) -> bool:
         """Whether there is a map of that name."""
         return any(

@@ -29,12 +29,13 @@ from volagent.drivers.contract import (
 )
 from volagent.drivers.errors import DriverError
 from volagent.drivers.iscsi.driver import IscsiDriver
-from volagent.host.iscsi.initiator import RealInitiator
+from volagent.host.iscsi.initiator import make_initiator
 from volagent.host.process import Helpers
 from volagent.host.real import make_host
 from volagent.objects.meta import PodUid
 
 HELD = Path("/run/iscsi-volumes.json")
+RUN = "/run/volagent-iscsi"
 STAGES, PODS = "/run/stages", "/run/pods"
 UID = PodUid("0f8fad5b-d9cb-469f-a165-70867728950e")
 
@@ -62,6 +63,7 @@ class Life:
             driver.read_options(source),
             mode=VolumeMode.BLOCK if step.get("block") else VolumeMode.FILESYSTEM,
             capacity_bytes=source.capacity_bytes,
+            read_only=bool(step["source"].get("readOnly")),
             credentials=Credentials({k: v.encode() for k, v in secret.items()}) if secret else None,
         )
 
@@ -139,7 +141,7 @@ async def main(steps: list[Any]) -> list[Any]:
         Path(directory).mkdir(exist_ok=True)
     kept = msgspec.json.decode(HELD.read_bytes(), type=dict[str, Held]) if HELD.exists() else {}
     helpers = Helpers()
-    driver = IscsiDriver(make_host(helpers=helpers), RealInitiator(helpers=helpers))
+    driver = IscsiDriver(make_host(helpers=helpers), make_initiator(helpers=helpers, run_dir=RUN))
     answers = []
     try:
         for step in steps:
