@@ -42,6 +42,19 @@ run: setup  ## run the daemon in the foreground; ARGS="..." are passed on
 test: setup system-packages moto  ## run every test (as root; without, those that need root are skipped)
 	@$(bin)/pytest $(side_by_side) $(ARGS)
 
+box := vagrant/.cache/volagent.box
+
+.PHONY: vagrant
+vagrant: deb $(box)  ## run the cluster scenarios on Vagrant's machines, from the package (as root)
+	@VOLAGENT_LAB=vagrant $(bin)/pytest tests/cluster $(ARGS)
+
+.PHONY: vagrant-packages
+vagrant-packages:
+	@tests/setup/packages.sh vagrant
+
+$(box): vagrant/build-box.sh | vagrant-packages
+	@vagrant/build-box.sh $@
+
 .PHONY: check
 check: lint  ## lint, types, import contracts and the quick tests; what to run before a commit
 	@$(bin)/pytest -q $(wildcard $(quick_tests)) $(ARGS)

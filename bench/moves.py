@@ -15,7 +15,7 @@ from tests.cluster import manifests
 from tests.cluster.lab.cluster import Agent, Cluster, on
 from tests.cluster.lab.iscsi_initiator import IscsiInitiator, source
 from tests.cluster.lab.iscsi_target import IscsiTarget
-from tests.cluster.lab.lab import Lab, find_obstacle
+from tests.cluster.lab.lab import UmlLab, find_obstacle
 
 ROUNDS = 5
 _BY_HAND_AWAY = """
@@ -45,7 +45,7 @@ def measure_moves() -> Iterator[Figure]:
     if obstacle is not None:
         print(f"move_s is not measured: {obstacle}", file=sys.stderr)
         return
-    with Lab() as lab:
+    with UmlLab() as lab:
         cluster = Cluster.build(lab)
         target = IscsiTarget(cluster.storage)
         target.serve()

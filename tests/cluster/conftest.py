@@ -6,19 +6,27 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.lab.backend import Backend, choose_backend, find_obstacle, open_backend
 from tests.cluster.lab.cluster import Cluster
-from tests.cluster.lab.lab import Lab, find_obstacle
+from tests.cluster.lab.machine import Lab
 
 _HERE = Path(__file__).parent
-_TEST_TIMEOUT_S = 300
+_TEST_TIMEOUT_S = {"uml": 300, "vagrant": 3600}
 """Of one scenario, the boot of its machines included."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    name = choose_backend()
     for item in items:
         if item.path.is_relative_to(_HERE):
             item.add_marker(pytest.mark.cluster)
-            item.add_marker(pytest.mark.timeout(_TEST_TIMEOUT_S))
+            item.add_marker(pytest.mark.timeout(_TEST_TIMEOUT_S[name]))
+            for mark in item.iter_markers("only_on"):
+                if name not in mark.args:
+                    reason = f"not on {name}: {mark.kwargs['reason']}"
+                    item.add_marker(pytest.mark.skip(reason=reason))
+    # The cluster that modules share takes every machine that there is, until the end of the run.
+    items.sort(key=lambda item: "cluster" in getattr(item, "fixturenames", ()))
 
 
 _figures = pytest.StashKey[list[str]]()
@@ -56,25 +64,28 @@ def figure(pytestconfig: pytest.Config) -> Callable[[str, float], None]:
 
 
 @pytest.fixture(scope="session")
-def lab_is_possible() -> None:
+def backend() -> Iterator[Backend]:
     """Skips with the reason where there cannot be a lab."""
-    obstacle = find_obstacle()
+    name = choose_backend()
+    obstacle = find_obstacle(name)
     if obstacle is not None:
         pytest.skip(f"virtual machines: {obstacle}")
+    with open_backend(name) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
-def lab(lab_is_possible: None) -> Iterator[Lab]:
+def lab(backend: Backend) -> Iterator[Lab]:
     """An empty lab; the module's own fixtures add machines to it."""
-    with Lab() as made:
+    with backend.make_lab() as made:
         yield made
 
 
 @pytest.fixture(scope="session")
-def cluster(lab_is_possible: None) -> Iterator[Cluster]:
+def cluster(backend: Backend) -> Iterator[Cluster]:
     """Storage, a server and two nodes, shared by the scenarios of several modules.
 
     Each leaves it as it was: every machine on, every daemon running, nothing declared.
     """
-    with Lab() as made:
+    with backend.make_lab() as made:
         yield Cluster.build(made)

@@ -5,9 +5,8 @@ from typing import Any
 
 from tests.cluster.lab.iscsi_initiator import IscsiInitiator
 from tests.cluster.lab.iscsi_target import IscsiTarget
-from tests.cluster.lab.lab import Lab
+from tests.cluster.lab.machine import Hardware, Lab
 from tests.cluster.lab.node import Json, VolagentNode
-from tests.cluster.lab.uml import Hardware
 
 NODE = Hardware(memory_mib=640, disks_mib=(256,))
 

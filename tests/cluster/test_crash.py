@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import pytest
 
 from tests.cluster import manifests
-from tests.cluster.lab.lab import Lab
+from tests.cluster.lab.machine import Hardware, Lab
 from tests.cluster.lab.nfs_server import NfsServer
 from tests.cluster.lab.node import Json, VolagentNode
-from tests.cluster.lab.uml import Hardware
 
 NFS = "kubernetes.io~nfs"
 EMPTY_DIR = "kubernetes.io~empty-dir"

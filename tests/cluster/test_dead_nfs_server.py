@@ -7,10 +7,9 @@ from dataclasses import dataclass
 import pytest
 
 from tests.cluster import manifests
-from tests.cluster.lab.lab import Lab
+from tests.cluster.lab.machine import Hardware, Lab
 from tests.cluster.lab.nfs_server import NfsServer
 from tests.cluster.lab.node import Json, VolagentNode
-from tests.cluster.lab.uml import Hardware
 
 KIND = "kubernetes.io~nfs"
 VICTIMS = 4

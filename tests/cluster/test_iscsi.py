@@ -11,7 +11,7 @@ import pytest
 from tests.cluster import manifests
 from tests.cluster.iscsi_site import Site, check_clean, make_site, step
 from tests.cluster.lab.iscsi_initiator import source
-from tests.cluster.lab.lab import Lab
+from tests.cluster.lab.machine import Lab
 
 MIB = 1 << 20
 USER, PASSWORD = "volagent", "a-secret-of-16-b"

@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster.iscsi_site import Site, check_clean, make_site, step
 from tests.cluster.lab.iscsi_initiator import source
-from tests.cluster.lab.lab import Lab
+from tests.cluster.lab.machine import Lab
 
 MIB = 1 << 20
 

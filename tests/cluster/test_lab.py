@@ -11,16 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.lab.lab import Lab
-from tests.cluster.lab.machine import CommandFailed, CommandTimedOut, MachineLost
+from tests.cluster.lab.lab import UmlLab
+from tests.cluster.lab.machine import (
+    CommandFailed,
+    CommandTimedOut,
+    Hardware,
+    Lab,
+    Machine,
+    MachineLost,
+)
 from tests.cluster.lab.nfs_server import NfsServer
-from tests.cluster.lab.uml import Hardware, UmlMachine
 
 _server_numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def machines(lab: Lab) -> tuple[UmlMachine, UmlMachine]:
+def machines(lab: Lab) -> tuple[Machine, Machine]:
     pair = (
         lab.add_machine("one", Hardware(disks_mib=(64,))),
         lab.add_machine("two", Hardware(disks_mib=(64,))),
@@ -118,10 +124,11 @@ def test_writer_waits_and_finishes_when_the_nfs_server_loses_power_and_returns(l
     assert server.read("hard/late") == "late\n"
 
 
-def test_killed_run_leaves_no_process_and_its_directory_to_the_next_lab(lab_is_possible):
+@pytest.mark.only_on("uml", reason="looks at the processes of User-Mode-Linux")
+def test_killed_run_leaves_no_process_and_its_directory_to_the_next_lab(backend):
     program = (
-        "from tests.cluster.lab.lab import Lab\n"
-        "lab = Lab()\n"
+        "from tests.cluster.lab.lab import UmlLab\n"
+        "lab = UmlLab()\n"
         "machine = lab.add_machine('orphan')\n"
         "machine.start()\n"
         "print(machine.log.parent.parent, flush=True)\n"
@@ -140,7 +147,7 @@ def test_killed_run_leaves_no_process_and_its_directory_to_the_next_lab(lab_is_p
         run.kill()
     wait_until(lambda: not processes_naming(directory))
     assert directory.exists()
-    with Lab():
+    with UmlLab():
         assert not directory.exists()
 
 

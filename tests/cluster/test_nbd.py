@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import pytest
 
 from tests.cluster import manifests
-from tests.cluster.lab.lab import Lab
+from tests.cluster.lab.machine import Hardware, Lab
 from tests.cluster.lab.nbd_server import PORT, NbdServer
 from tests.cluster.lab.node import Json, VolagentNode
-from tests.cluster.lab.uml import Hardware
 
 KIND = "kubernetes.io~csi"
 NODE = Hardware(memory_mib=640, disks_mib=(256,))
@@ -174,8 +173,9 @@ def test_raw_device_that_a_process_has_open_is_not_disconnected(site: Site):
     link = f"{site.one.pod_directory(pod)}/volumeDevices/{KIND}/pv-held"
     site.one.machine.run(f"sleep 1000 <{link} >/dev/null 2>&1 & echo $! >/run/holder")
     site.one.delete(pod)
+    log = site.one.machine.installation.show_log
     site.one.machine.run(
-        "until grep -q 'held by pid' /run/volagent.log; do sleep 0.1; done", timeout_s=30
+        f"until {log} | grep 'held by pid' >/dev/null; do sleep 0.1; done", timeout_s=30
     )
     assert len(devices(site.one)) == 1
     site.one.machine.run("kill $(cat /run/holder)")

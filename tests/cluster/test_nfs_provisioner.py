@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.lab.lab import Lab
+from tests.cluster.lab.machine import Hardware, Lab
 from tests.cluster.lab.nfs_server import NfsServer
 from tests.cluster.lab.node import Json, VolagentNode
-from tests.cluster.lab.uml import Hardware
 from volagent.cli.manifests import read_manifests
 
 EXAMPLES = Path(__file__).parents[2] / "config" / "examples"

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 
 from package.deb import build
-from tests.cluster.lab.lab import Lab
-from tests.cluster.lab.machine import Machine
-from tests.cluster.lab.uml import Hardware
+from tests.cluster.lab.machine import Hardware, Lab, Machine
 from tests.package.same_python import needs_same_python
 from volagent import __version__
 
@@ -66,6 +64,7 @@ def volume_mounts(machine: Machine) -> list[str]:
 
 
 @needs_same_python
+@pytest.mark.only_on("uml", reason="there every machine has the package from the start")
 def test_mounts_outlive_upgrade_and_removal_of_the_package(machine, packages, figure):
     first, later = packages
     assert "nothing was started" in install(machine, first)

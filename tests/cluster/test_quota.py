@@ -4,16 +4,13 @@ The kernel that the tests run on has no quota formats; the machines' kernel has.
 """
 
 import json
-from pathlib import Path
 
 import pytest
 
 from tests.cluster import manifests
-from tests.cluster.lab.lab import Lab
+from tests.cluster.lab.machine import Hardware, Lab
 from tests.cluster.lab.node import VolagentNode
-from tests.cluster.lab.uml import Hardware
 
-CHECKOUT = Path(__file__).parents[2]
 MIB = 1 << 20
 DIRECTORIES = "directory.volagent.dev"
 PREPARE = """
@@ -67,7 +64,7 @@ def limit_of(node, project):
         "import os; from volagent.host import quota; "
         f"print(quota.read_limit(os.open('{node.data}', os.O_RDONLY), {project}).hard_bytes)"
     )
-    return int(node.machine.run(f'{CHECKOUT}/.venv/bin/python -c "{program}"').out)
+    return int(node.machine.run(f'{node.machine.installation.python} -c "{program}"').out)
 
 
 def test_directory_holds_what_was_claimed_and_no_more(node):

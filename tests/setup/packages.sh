@@ -1,7 +1,7 @@
 #!/bin/bash
-# Install the Debian packages that are missing of a set (demo, tests) or of the names given.
+# Install the Debian packages that are missing of a set (demo, tests, vagrant) or of the names given.
 #
-#   packages.sh demo | tests | NAME...
+#   packages.sh demo | tests | vagrant | NAME...
 #
 # As root with apt it installs what is missing; otherwise it says what is missing and goes on, since
 # whatever needs a missing tool is skipped with its reason. It starts no service: the tests run servers
@@ -12,11 +12,15 @@ readonly demo=(e2fsprogs xfsprogs btrfs-progs util-linux nfs-common)
 readonly tests=("${demo[@]}" podman runc conmon busybox-static user-mode-linux nfs-kernel-server
                 rpcbind iproute2 kmod open-iscsi multipath-tools nbd-client nbd-server
                 systemd udev man-db shellcheck zsh fish)
+readonly vagrant=(vagrant vagrant-libvirt libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils
+                  dnsmasq-base iptables mmdebstrap e2fsprogs fdisk grub-pc-bin grub-common
+                  openssh-client iproute2 util-linux)
 
 case ${1:-} in
   demo) packages=("${demo[@]}") ;;
   tests) packages=("${tests[@]}") ;;
-  '') echo "usage: packages.sh demo|tests|NAME..." >&2; exit 2 ;;
+  vagrant) packages=("${vagrant[@]}") ;;
+  '') echo "usage: packages.sh demo|tests|vagrant|NAME..." >&2; exit 2 ;;
   *) packages=("$@") ;;
 esac
 

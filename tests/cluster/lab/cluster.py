@@ -3,11 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from tests.cluster.lab.daemon import PROGRAM, Awaited, Daemon
-from tests.cluster.lab.lab import Lab
-from tests.cluster.lab.machine import Machine
+from tests.cluster.lab.daemon import Awaited, Daemon
+from tests.cluster.lab.machine import Hardware, Lab, Machine
 from tests.cluster.lab.node import Json, VolagentNode
-from tests.cluster.lab.uml import Hardware
 
 _PORT = 6443
 _TOKEN_LIFE_S = 86400
@@ -24,16 +22,18 @@ class Server(Daemon):
     def __init__(self, machine: Machine, *, settings: str = "") -> None:
         super().__init__(machine, settings=settings)
         self.url = f"https://{machine.address}:{_PORT}"
-        self.arguments = ("--listen", "unix:///run/volagent/volagent.sock", "--listen", self.url)
+        self.options["listen"] = ["unix:///run/volagent/volagent.sock", self.url]
 
     def make_join_command(self) -> str:
         """What makes another machine a node."""
-        command = f"{PROGRAM} token create --ttl {_TOKEN_LIFE_S} --address {self.url}"
+        program = self.machine.installation.program
+        command = f"{program} token create --ttl {_TOKEN_LIFE_S} --address {self.url}"
         return self.machine.run(command).out.removeprefix("volagent ").strip()
 
     def volagent(self, arguments: str, *, timeout_s: float = 60.0) -> str:
         """What the command line says to an administrator here."""
-        return self.machine.run(f"{PROGRAM} {arguments}", timeout_s=timeout_s).out
+        program = self.machine.installation.program
+        return self.machine.run(f"{program} {arguments}", timeout_s=timeout_s).out
 
     def events(self, document: Json) -> list[str]:
         """`Reason: message` of an object's events."""
@@ -53,7 +53,7 @@ class Agent(VolagentNode):
 
     def __init__(self, machine: Machine, *, settings: str = "") -> None:
         super().__init__(machine, settings=settings)
-        self.arguments = self.arguments[:2]  # its certificate names the node
+        del self.options["node_name"]  # its certificate has it
 
     @property
     def name(self) -> str:
@@ -63,8 +63,9 @@ class Agent(VolagentNode):
     def join(self, command: str) -> None:
         """Make the machine a node of a cluster."""
         self.mount_data()
+        program = self.machine.installation.program
         self.machine.run(
-            f"{PROGRAM} {command} --node-name {self.name} --state-dir {self.data}/volagent"
+            f"{program} {command} --node-name {self.name} --state-dir {self.data}/volagent"
         )
 
     def check_clean(self) -> None:

@@ -2,29 +2,23 @@
 
 The root and state directories lie on the machine's first disk, as on a real VM, so they outlive a
 power cut; the run directory lies in memory. The daemon runs as it would under systemd, in the
-machine's own mount namespace.
+machine's own mount namespace; how it is started and ended is the machine's `Installation`.
 """
 
 import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from tests.cluster.lab.machine import Machine
+from tests.cluster.lab.machine import PID_FILE, Machine
 from volagent.client.contract import RESOURCES
 
 Json = dict[str, Any]
 
-PROGRAM = Path(__file__).parents[3] / ".venv/bin/volagent"
-_GUEST = Path(__file__).parent / "guest"
 _DATA = "/data"
 _RUN = "/run/volagent"
 _SOCKET = f"{_RUN}/volagent.sock"
-_CONFIG = "/etc/volagent/scenario.toml"
-_LOG = "/run/volagent.log"
-_PID = "/run/volagent.pid"
 _START_TIMEOUT_S = 60.0
 _RESOURCES = {resource.kind: resource for resource in RESOURCES}
 
@@ -35,13 +29,6 @@ mountpoint -q {data} || {{
   mount {disk} {data}
 }}
 """
-_START = """
-cd /
-setsid {program} {verb} --config {config} --state-dir {data}/volagent --run-dir {run} \
-  {arguments} </dev/null >>{log} 2>&1 &
-echo $! >{pid}
-"""
-_WAIT_ENDED = "while kill -0 $pid 2>/dev/null; do sleep 0.05; done"
 
 
 class ApiFailed(Exception):
@@ -60,7 +47,6 @@ class Daemon:
     """volagent on a machine; `start` may be called again after `kill`, `stop` or a new boot."""
 
     verb = "run"
-    arguments: tuple[str, ...] = ()
 
     def __init__(self, machine: Machine, *, settings: str = "") -> None:
         self.machine = machine
@@ -68,18 +54,17 @@ class Daemon:
             settings += "\n[auth]\nmount_service_account_token = false\n"
         self._settings = settings
         self.data = _DATA
+        self.options: dict[str, str | list[str]] = {
+            "state_dir": f"{_DATA}/volagent",
+            "run_dir": _RUN,
+        }
         self._requests = itertools.count()
 
     def start(self) -> Awaited:
         """Start the daemon with its settings and wait until `/readyz` says 200."""
         self.mount_data()
-        self.machine.put_file(_CONFIG, self._settings)
-        self.machine.run(
-            _START.format(
-                program=PROGRAM, verb=self.verb, config=_CONFIG, data=_DATA, run=_RUN,
-                arguments=" ".join(self.arguments), log=_LOG, pid=_PID,
-            )
-        )  # fmt: skip
+        top = "".join(f"{key} = {json.dumps(value)}\n" for key, value in self.options.items())
+        self.machine.installation.start(self.machine, self.verb, top + self._settings)
         return self._until("/readyz", "serving", _START_TIMEOUT_S)
 
     def mount_data(self) -> None:
@@ -88,15 +73,15 @@ class Daemon:
 
     def kill(self) -> None:
         """`kill -9`, and wait until it is gone."""
-        self.machine.run(f"pid=$(cat {_PID}); kill -KILL $pid; {_WAIT_ENDED}")
+        self.machine.installation.kill(self.machine, self.verb)
 
     def stop(self) -> None:
         """SIGTERM, and wait until it has ended."""
-        self.machine.run(f"pid=$(cat {_PID}); kill -TERM $pid; {_WAIT_ENDED}")
+        self.machine.installation.stop(self.machine, self.verb)
 
     def is_running(self) -> bool:
         """Whether there is a daemon."""
-        alive = f"pid=$(cat {_PID}) && kill -0 $pid"
+        alive = f"pid=$(cat {PID_FILE}) && kill -0 $pid"
         return self.machine.run(alive, check=False).code == 0
 
     def call(self, method: str, path: str, body: Json | None = None) -> Any:
@@ -131,7 +116,7 @@ class Daemon:
         created, ready = self._ask(
             [
                 {"do": "call", "method": "POST", "path": _collection(pod), "body": pod},
-                _wait(_path(pod), "ready", within_s),
+                self._wait(_path(pod), "ready", within_s),
             ],
             within_s,
         )
@@ -141,7 +126,7 @@ class Daemon:
 
     def is_ready(self, pod: Json) -> bool:
         """What the node says at this moment about a pod's volumes."""
-        return bool(self._ask([_wait(_path(pod), "ready", 0.0)])[0]["held"])
+        return bool(self._ask([self._wait(_path(pod), "ready", 0.0)])[0]["held"])
 
     def wait_ready(self, pod: Json, *, within_s: float = 30.0) -> Awaited:
         """Wait until a pod's volumes are ready."""
@@ -164,7 +149,7 @@ class Daemon:
         requests: list[Json] = [
             {"do": "call", "method": "DELETE", "path": _path(each)} for each in documents
         ]
-        requests += [_wait(_path(each), "gone", within_s) for each in documents]
+        requests += [self._wait(_path(each), "gone", within_s) for each in documents]
         answers = self._ask(requests, within_s * len(documents))
         for each, answer in zip(documents, answers[len(documents) :], strict=True):
             self._held(answer, "object gone", _path(each))
@@ -175,7 +160,7 @@ class Daemon:
         deleted, ready = self._ask(
             [
                 {"do": "call", "method": "DELETE", "path": _path(old)},
-                _wait(_path(new), "ready", within_s),
+                self._wait(_path(new), "ready", within_s),
             ],
             within_s,
         )
@@ -197,17 +182,21 @@ class Daemon:
 
     def log(self) -> str:
         """The daemon's log, its end."""
-        return self.machine.run(f"tail -n 60 {_LOG}", check=False).out
+        return self.machine.run(self.machine.installation.show_log, check=False).out
 
     def _until(self, path: str, wish: str, within_s: float) -> Awaited:
-        (answer,) = self._ask([_wait(path, wish, within_s)], within_s)
+        (answer,) = self._ask([self._wait(path, wish, within_s)], within_s)
         return self._held(answer, wish, path)
+
+    def _wait(self, path: str, wish: str, within_s: float) -> Json:
+        within_s *= self.machine.patience
+        return {"do": "until", "path": path, "is": wish, "within_s": within_s, "pid_file": PID_FILE}
 
     def _ask(self, requests: "Sequence[Json] | Any", within_s: float = 0.0) -> list[Json]:
         file = f"/run/request-{next(self._requests)}.json"
         self.machine.put_file(file, json.dumps(list(requests)))
         said = self.machine.run(
-            f"python3 -I -S {_GUEST}/api.py {_SOCKET} {file}",
+            f"python3 -I -S {self.machine.installation.guest_files}/api.py {_SOCKET} {file}",
             timeout_s=60.0 + within_s,
             check=False,
         )
@@ -230,10 +219,6 @@ class Daemon:
                 f"{self.machine.name}: {path} is not {wish}: {shown}\n--- daemon\n{self.log()}"
             )
         return Awaited(answer["took_ms"], answer["body"])
-
-
-def _wait(path: str, wish: str, within_s: float) -> Json:
-    return {"do": "until", "path": path, "is": wish, "within_s": within_s, "pid_file": _PID}
 
 
 def _namespace(document: Json) -> str:

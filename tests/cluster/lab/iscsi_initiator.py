@@ -7,7 +7,6 @@ not within the half minute of the defaults.
 
 import itertools
 import json
-from pathlib import Path
 from typing import Any
 
 from tests.cluster.lab.iscsi_target import IscsiTarget
@@ -15,8 +14,6 @@ from tests.cluster.lab.machine import Machine
 
 Json = dict[str, Any]
 
-_CHECKOUT = Path(__file__).parents[3]
-_GUEST = Path(__file__).parent / "guest"
 
 _START = """
 modprobe -a iscsi_tcp sd_mod dm_mod dm_multipath dm_service_time dm_round_robin
@@ -24,10 +21,10 @@ mkdir -p /run/lock/iscsi
 echo InitiatorName=iqn.2026-01.lab:{name} >/etc/iscsi/initiatorname.iscsi
 sed -i 's/^\\(node.*noop_out_.*\\) = .*/\\1 = 2/' /etc/iscsi/iscsid.conf
 sed -i 's/^\\(node.*replacement_timeout\\) = .*/\\1 = {patience_s}/' /etc/iscsi/iscsid.conf
-/lib/systemd/systemd-udevd --daemon
+pgrep -f systemd-udevd >/dev/null || /lib/systemd/systemd-udevd --daemon
 udevadm trigger --subsystem-match=block
 udevadm settle
-iscsid
+pgrep -x iscsid >/dev/null || iscsid
 """
 _START_MULTIPATH = """
 multipathd -d -s >/run/multipathd.log 2>&1 &
@@ -75,8 +72,9 @@ class IscsiInitiator:
         """Do steps one after the other (those of a list within at once) with the driver."""
         file = f"/run/steps-{next(self._requests)}.json"
         self.machine.put_file(file, json.dumps(steps))
+        here = self.machine.installation
         said = self.machine.run(
-            f"cd {_CHECKOUT}; .venv/bin/python {_GUEST}/iscsi_volume.py {file}",
+            f"{here.python} {here.guest_files}/iscsi_volume.py {file}",
             timeout_s=timeout_s,
         )
         answers: list[Json] = json.loads(said.out)

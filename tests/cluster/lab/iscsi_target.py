@@ -19,8 +19,9 @@ modprobe -a loop target_core_mod target_core_iblock iscsi_target_mod
 mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
 mkdir -p {disks} /var/target/pr /etc/target/pr
 mountpoint -q {disks} || mount -t tmpfs -o size=900M luns {disks}
-echo 1 >/proc/sys/net/ipv4/conf/vec0/promote_secondaries
-ip addr replace {second}/24 dev vec0
+port=$(ip -o -4 addr show to {first} | cut -d " " -f 2)
+echo 1 >/proc/sys/net/ipv4/conf/$port/promote_secondaries
+ip addr replace {second}/24 dev $port
 mkdir -p {tpg}/np/{first}:{port} {tpg}/np/{second}:{port}
 echo 0 >{tpg}/attrib/authentication
 echo 1 >{tpg}/attrib/generate_node_acls
@@ -117,13 +118,18 @@ class IscsiTarget:
 
     def cut_portal(self, index: int) -> None:
         """Take the address of a portal away."""
-        address = self.portals[index].rpartition(":")[0]
-        self.machine.run(f"ip addr del {address}/24 dev vec0")
+        self._change_portal("del", index)
 
     def heal_portal(self, index: int) -> None:
         """Give it back."""
-        address = self.portals[index].rpartition(":")[0]
-        self.machine.run(f"ip addr add {address}/24 dev vec0")
+        self._change_portal("add", index)
+
+    def _change_portal(self, change: str, index: int) -> None:
+        address, other = (self.portals[i].rpartition(":")[0] for i in (index, 1 - index))
+        self.machine.run(
+            f"port=$(ip -o -4 addr show to {other} | cut -d ' ' -f 2)\n"
+            f"ip addr {change} {address}/24 dev $port"
+        )
 
     def read(self, name: str, length: int) -> bytes:
         """The first bytes of a disk, as the array has it."""

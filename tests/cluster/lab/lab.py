@@ -6,18 +6,17 @@ signal, the network with the process that holds it. Only the directory can be le
 locked by its owner, so the next lab recognises those of dead runs and removes them.
 """
 
-import fcntl
 import os
 import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.cluster.lab.directory import LabDirectory
+from tests.cluster.lab.machine import Hardware
 from tests.cluster.lab.network import Network
 from tests.cluster.lab.processes import Keeper
-from tests.cluster.lab.uml import KERNEL, Hardware, UmlMachine
+from tests.cluster.lab.uml import KERNEL, UmlMachine
 
-_PREFIX = "volagent-lab-"
 _TOOLS = {
     KERNEL: "user-mode-linux",
     "ip": "iproute2",
@@ -39,13 +38,11 @@ def find_obstacle() -> str | None:
     return None
 
 
-class Lab:
+class UmlLab:
     """A context: on exit every machine is off and every trace removed."""
 
     def __init__(self) -> None:
-        _sweep_dead_labs()
-        self._directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._lock = _lock_directory(self._directory)
+        self._directory = LabDirectory()
         self._keeper = Keeper()
         self._machines: list[UmlMachine] = []
         try:
@@ -54,7 +51,7 @@ class Lab:
             self._remove_traces()
             raise
 
-    def __enter__(self) -> "Lab":
+    def __enter__(self) -> "UmlLab":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,7 +59,9 @@ class Lab:
 
     def add_machine(self, name: str, hardware: Hardware = Hardware()) -> UmlMachine:  # noqa: B008
         """A new machine, switched off."""
-        machine = UmlMachine(name, self._directory / name, self._network, self._keeper, hardware)
+        machine = UmlMachine(
+            name, self._directory.path / name, self._network, self._keeper, hardware
+        )
         self._machines.append(machine)
         return machine
 
@@ -88,21 +87,4 @@ class Lab:
 
     def _remove_traces(self) -> None:
         self._keeper.close()
-        shutil.rmtree(self._directory)
-        os.close(self._lock)
-
-
-def _lock_directory(directory: Path) -> int:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return descriptor
-
-
-def _sweep_dead_labs() -> None:
-    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        try:
-            lock = _lock_directory(directory)
-        except OSError:  # in use, or swept by somebody else just now
-            continue
-        shutil.rmtree(directory, ignore_errors=True)
-        os.close(lock)
+        self._directory.close()

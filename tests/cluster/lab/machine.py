@@ -1,11 +1,23 @@
 """What a scenario may do to a machine, whatever kind of machine it is.
 
-Implemented by `uml.UmlMachine`. Calls block; several machines may be used from several threads,
-one machine from several threads too (each command is its own process on the machine).
+Implemented by `uml.UmlMachine` and `vagrant.VagrantMachine`. Calls block; several machines
+may be used from several threads, one machine from several threads too (each command is its own
+process on the machine).
 """
 
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, Self
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What a machine is made of, at least."""
+
+    memory_mib: int = 512
+    disks_mib: tuple[int, ...] = field(default=())
+    init: Literal["agent", "systemd"] = "agent"
+    """What the first process of a User-Mode-Linux machine is; with systemd a boot takes five times
+    as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,42 @@ class MachineLost(MachineError):
     """The machine is off or went down while a command was running."""
 
 
+class Installation(Protocol):
+    """How volagent lies on a machine, and how its daemon is started and ended there.
+
+    `verb` is the role: `run`, `server` or `agent`.
+    """
+
+    @property
+    def program(self) -> str:
+        """The command line's path."""
+
+    @property
+    def python(self) -> str:
+        """A Python, with what precedes it, that finds the package `volagent`."""
+
+    @property
+    def guest_files(self) -> str:
+        """Where the files of `lab/guest` are."""
+
+    @property
+    def show_log(self) -> str:
+        """A command that prints the end of the daemon's log."""
+
+    def start(self, machine: "Machine", verb: str, settings: str) -> None:
+        """Start a daemon with these settings; its pid is in `PID_FILE` then."""
+
+    def kill(self, machine: "Machine", verb: str) -> None:
+        """`kill -9`, and wait until it is gone; nobody starts it again."""
+
+    def stop(self, machine: "Machine", verb: str) -> None:
+        """SIGTERM, and wait until it has ended."""
+
+
+PID_FILE = "/run/volagent.pid"
+"""On a machine: the pid of the daemon that was started last."""
+
+
 class Machine(Protocol):
     """A computer with a kernel of its own, root access, an address and extra disks."""
 
@@ -65,8 +113,19 @@ class Machine(Protocol):
     def is_on(self) -> bool:
         """Whether it was started and not halted or cut since."""
 
+    @property
+    def installation(self) -> Installation:
+        """volagent on it."""
+
+    @property
+    def patience(self) -> float:
+        """How many times longer than on User-Mode-Linux something may take here."""
+
     def start(self) -> None:
-        """Switch on and wait until commands can be run; the root file system is fresh each time."""
+        """Switch on and wait until commands can be run.
+
+        What is not on an extra disk may be lost since the last time, or not.
+        """
 
     def halt(self) -> None:
         """Shut down in order; a machine that is off stays off."""
@@ -81,10 +140,24 @@ class Machine(Protocol):
         """Undo `partition`."""
 
     def run(self, script: str, *, timeout_s: float = 60.0, check: bool = True) -> Outcome:
-        """Run a bash script as root and wait for it.
+        """Run a bash script as root and wait for it, for `timeout_s` times the machine's patience.
 
         Raises `CommandFailed` (unless `check` is off), `CommandTimedOut`, `MachineLost`.
         """
 
     def put_file(self, path: str, content: str, *, mode: int = 0o644) -> None:
         """Write a file on the machine, making missing parent directories."""
+
+
+class Lab(Protocol):
+    """Machines for one module of scenarios; a context that leaves nothing behind."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def add_machine(self, name: str, hardware: Hardware = ...) -> Machine:
+        """A machine, switched off."""
+
+    def start_all(self) -> None:
+        """Boot all machines at once and wait for them."""

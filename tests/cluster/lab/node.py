@@ -1,7 +1,6 @@
 """A VM that has volumes: the daemon's root directory and mount table."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tests.cluster.lab.daemon import Daemon
@@ -9,7 +8,6 @@ from tests.cluster.lab.machine import Machine
 
 Json = dict[str, Any]
 
-_GUEST = Path(__file__).parent / "guest"
 _ROOT = "/data/kubelet"
 
 
@@ -30,7 +28,7 @@ class VolagentNode(Daemon):
 
     def __init__(self, machine: Machine, *, settings: str = "") -> None:
         super().__init__(machine, settings=settings)
-        self.arguments = ("--root-dir", _ROOT, "--node-name", machine.name)
+        self.options |= {"root_dir": _ROOT, "node_name": machine.name}
 
     def pod_directory(self, pod: Json) -> str:
         """The pod's directory below the root."""
@@ -47,7 +45,9 @@ class VolagentNode(Daemon):
 
     def unmount_by_hand(self, point: str, *, within_s: float = 20.0) -> float:
         """Unmount behind the daemon's back; milliseconds until it is mounted again."""
-        program = f"python3 -I -S {_GUEST}/unmount.py {point} {within_s}"
+        within_s *= self.machine.patience
+        guest_files = self.machine.installation.guest_files
+        program = f"python3 -I -S {guest_files}/unmount.py {point} {within_s}"
         return float(self.machine.run(program, timeout_s=60.0 + within_s).out)
 
     def leftovers(self) -> list[str]:

@@ -15,13 +15,20 @@ import signal
 import subprocess
 import time
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from tests.cluster.lab import mconsole
 from tests.cluster.lab.console import Console, ConsoleClosed
-from tests.cluster.lab.machine import CommandFailed, CommandTimedOut, MachineLost, Outcome
+from tests.cluster.lab.installation import CheckoutInstallation
+from tests.cluster.lab.machine import (
+    CommandFailed,
+    CommandTimedOut,
+    Hardware,
+    Installation,
+    MachineLost,
+    Outcome,
+)
 from tests.cluster.lab.network import Network, Port
 from tests.cluster.lab.processes import Keeper
 
@@ -31,16 +38,6 @@ _BOOT_TIMEOUT_S = {"agent": 60.0, "systemd": 150.0}
 _HALT_TIMEOUT_S = 30.0
 _KILL_TIMEOUT_S = 10.0
 _UNLIMIT = 'ulimit -n "$(ulimit -Hn)"; "$@"; exit $?'  # hostfs holds a descriptor per cached inode
-
-
-@dataclass(frozen=True, slots=True)
-class Hardware:
-    """What a machine is made of."""
-
-    memory_mib: int = 512
-    disks_mib: tuple[int, ...] = field(default=())
-    init: Literal["agent", "systemd"] = "agent"
-    """What the first process is; with systemd a boot takes five times as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +80,16 @@ class UmlMachine:
     def disks(self) -> tuple[str, ...]:
         """`/dev/ubda`, ..."""
         return tuple(f"/dev/ubd{letter}" for letter, _ in self._disk_letters())
+
+    @property
+    def installation(self) -> Installation:
+        """The checkout, which every machine sees."""
+        return CheckoutInstallation()
+
+    @property
+    def patience(self) -> float:
+        """It is the measure."""
+        return 1.0
 
     @property
     def log(self) -> Path:

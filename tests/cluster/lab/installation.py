@@ -1,0 +1,94 @@
+"""Where volagent comes from on a machine, and who starts it: the checkout and a shell, or the
+Debian package and systemd. See `machine.Installation`.
+"""
+
+from pathlib import Path
+
+from tests.cluster.lab.machine import PID_FILE, Machine
+
+_CHECKOUT = Path(__file__).parents[3]
+_GUEST = Path(__file__).parent / "guest"
+_LOG = "/run/volagent.log"
+_WAIT_ENDED = "while kill -0 $pid 2>/dev/null; do sleep 0.05; done"
+
+
+class CheckoutInstallation:
+    """The checkout's own environment, on a machine that sees the host's files."""
+
+    program = str(_CHECKOUT / ".venv/bin/volagent")
+    python = str(_CHECKOUT / ".venv/bin/python")
+    guest_files = str(_GUEST)
+    show_log = f"tail -n 60 {_LOG}"
+
+    def start(self, machine: Machine, verb: str, settings: str) -> None:
+        """In a session of its own, in the machine's mount namespace."""
+        config = "/etc/volagent/scenario.toml"
+        machine.put_file(config, settings)
+        machine.run(
+            f"cd /\nsetsid {self.program} {verb} --config {config} </dev/null >>{_LOG} 2>&1 &\n"
+            f"echo $! >{PID_FILE}"
+        )
+
+    def kill(self, machine: Machine, verb: str) -> None:
+        """By its pid."""
+        machine.run(f"pid=$(cat {PID_FILE}); kill -KILL $pid; {_WAIT_ENDED}")
+
+    def stop(self, machine: Machine, verb: str) -> None:
+        """By its pid."""
+        machine.run(f"pid=$(cat {PID_FILE}); kill -TERM $pid; {_WAIT_ENDED}")
+
+
+_UNITS = {"run": "volagent", "server": "volagent-server", "agent": "volagent-agent"}
+_DROP_IN = """[Service]
+# Scenarios say when a daemon that was killed comes back, and an emulated processor is slow.
+Restart=no
+WatchdogSec=3min
+TimeoutStartSec=10min
+"""
+_START = """
+systemctl reset-failed {unit} 2>/dev/null || true
+systemctl start --no-block {unit}
+for try in $(seq 300); do
+  pid=$(systemctl show -P MainPID {unit})
+  [ "$pid" = 0 ] || { echo $pid >{pid_file}; exit 0; }
+  sleep 0.1
+done
+systemctl status {unit} >&2
+exit 1
+"""
+
+
+class PackageInstallation:
+    """The Debian package, its daemons as services of systemd with the units that it brings."""
+
+    program = "/usr/bin/volagent"
+    python = "env PYTHONPATH=/usr/lib/volagent python3"
+    guest_files = "/opt/volagent-lab"
+    show_log = (
+        "journalctl -q -n 60 -o cat -u volagent -u volagent-server -u volagent-agent | tail -n 60"
+    )
+
+    def install(self, machine: Machine, package: str) -> None:
+        """Install the package, whose file is on the machine, and what scenarios use besides."""
+        for file in sorted(_GUEST.glob("*.py")):
+            machine.put_file(f"{self.guest_files}/{file.name}", file.read_text())
+        for unit in _UNITS.values():
+            machine.put_file(f"/etc/systemd/system/{unit}.service.d/lab.conf", _DROP_IN)
+        machine.run(f"dpkg --force-unsafe-io -i {package}", timeout_s=300.0)
+
+    def start(self, machine: Machine, verb: str, settings: str) -> None:
+        """`systemctl start`, and the pid that systemd has."""
+        machine.put_file("/etc/volagent/volagent.toml", settings)
+        script = _START.replace("{unit}", _UNITS[verb]).replace("{pid_file}", PID_FILE)
+        machine.run(script)
+
+    def kill(self, machine: Machine, verb: str) -> None:
+        """`systemctl kill`."""
+        machine.run(
+            f"pid=$(cat {PID_FILE})\n"
+            f"systemctl kill --kill-whom=main --signal=KILL {_UNITS[verb]}; {_WAIT_ENDED}"
+        )
+
+    def stop(self, machine: Machine, verb: str) -> None:
+        """`systemctl stop`."""
+        machine.run(f"systemctl stop {_UNITS[verb]}", timeout_s=180.0)
