@@ -25,8 +25,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 if name not in mark.args:
                     reason = f"not on {name}: {mark.kwargs['reason']}"
                     item.add_marker(pytest.mark.skip(reason=reason))
-    # The cluster that modules share takes every machine that there is, until the end of the run.
-    items.sort(key=lambda item: "cluster" in getattr(item, "fixturenames", ()))
+    if name == "vagrant":
+        # The cluster that modules share takes every machine that there is, until the run's end.
+        items.sort(key=lambda item: "cluster" in getattr(item, "fixturenames", ()))
 
 
 _figures = pytest.StashKey[list[str]]()
