@@ -30,7 +30,6 @@ echo 0 >{tpg}/attrib/authentication
 echo 1 >{tpg}/attrib/generate_node_acls
 echo 0 >{tpg}/attrib/demo_mode_write_protect
 echo 1 >{tpg}/attrib/cache_dynamic_acls
-echo 1 >{tpg}/enable
 """
 
 _MAKE_DISK = """
@@ -76,6 +75,8 @@ class IscsiTarget:
             self.make_disk(name, size_mib)
         for lun, name in shown.items():
             self.show(lun, name)
+        # Last: who logs in again before its disk is there is told that there is none.
+        self.machine.run(f"echo 1 >{self._tpg}/enable")
 
     def make_disk(self, name: str, size_mib: int) -> None:
         """A blank disk that no LUN shows yet."""
