@@ -7,6 +7,8 @@ MAKEFLAGS += --no-builtin-rules
 
 bin := .venv/bin
 quick_tests := tests/unit tests/contract tests/simulation tests/meta
+# Two files of tests at a time, in their order: the slow ones, with virtual machines, come first.
+side_by_side := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
 help:  ## list the targets
@@ -38,7 +40,7 @@ run: setup  ## run the daemon in the foreground; ARGS="..." are passed on
 
 .PHONY: test
 test: setup system-packages moto  ## run every test (as root; without, those that need root are skipped)
-	@$(bin)/pytest $(ARGS)
+	@$(bin)/pytest $(side_by_side) $(ARGS)
 
 box := vagrant/.cache/volagent.box
 

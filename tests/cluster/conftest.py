@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,11 +25,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 if name not in mark.args:
                     reason = f"not on {name}: {mark.kwargs['reason']}"
                     item.add_marker(pytest.mark.skip(reason=reason))
-    # The cluster that modules share takes every machine that there is, until the end of the run.
-    items.sort(key=lambda item: "cluster" in getattr(item, "fixturenames", ()))
+    if name == "vagrant":
+        # The cluster that modules share takes every machine that there is, until the run's end.
+        items.sort(key=lambda item: "cluster" in getattr(item, "fixturenames", ()))
 
 
 _figures = pytest.StashKey[list[str]]()
+_WORKER_FIGURES = "figures"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Of several processes, each hands its figures to the one that reports."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output[_WORKER_FIGURES] = session.config.stash.get(_figures, [])
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    lines = node.config.stash.setdefault(_figures, [])
+    lines += getattr(node, "workeroutput", {}).get(_WORKER_FIGURES, [])
 
 
 def pytest_terminal_summary(

@@ -1,5 +1,6 @@
 """Exports of a real NBD server as disks of two machines with a daemon each."""
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -72,6 +73,15 @@ def devices(node: VolagentNode) -> list[str]:
 def keepers(node: VolagentNode) -> list[str]:
     """Processes that keep devices connected."""
     return node.machine.run("pgrep -f child_calls.py.connect_nbd || true").out.splitlines()
+
+
+def await_explained(node: VolagentNode, pod: Json, words: str, within_s: float = 60.0) -> str:
+    """The explanation of a pod as soon as it holds these words."""
+    until = time.monotonic() + within_s
+    while words not in (explained := str(node.explain(pod))):
+        assert time.monotonic() < until, explained
+        time.sleep(0.2)
+    return explained
 
 
 def use_claim(name: str, site: Site, *, capacity: str = "64Mi", **more) -> tuple[Json, Json, Json]:
@@ -267,15 +277,12 @@ def test_unknown_export_and_a_dead_server_are_told_with_a_remedy(site: Site):
     site.server.serve("known")
     volume, claim, pod = use_claim("unknown", site)
     site.one.declare(volume, claim, pod)
-    site.one.wait_unready(pod)
-    assert "has no export 'unknown'" in str(site.one.explain(pod))
+    await_explained(site.one, pod, "has no export 'unknown'")
     site.one.delete_gone(pod)
     site.server.kill()
     volume, claim, pod = use_claim("known", site)
     site.one.declare(volume, claim, pod)
-    site.one.wait_unready(pod)
-    explained = str(site.one.explain(pod))
-    assert "ECONNREFUSED" in explained
+    explained = await_explained(site.one, pod, "ECONNREFUSED")
     assert "start the NBD server there" in explained
 
 

@@ -1,8 +1,9 @@
 """Talking to an NBD server until it is ready for the kernel: greeting, TLS, the export's facts.
 
 The fixed newstyle negotiation of the NBD protocol (https://github.com/NetworkBlockDevice/nbd,
-doc/proto.md): `NBD_OPT_STARTTLS` when asked for, then `NBD_OPT_GO` for one export by its name, or
-`NBD_OPT_INFO`, which only asks. Blocks, with a bound per read: for child processes only.
+doc/proto.md): `NBD_OPT_STARTTLS` when asked for, then `NBD_OPT_GO` for one export by its name.
+(`NBD_OPT_INFO` would only ask, but nbd-server 3.24 opens no export for it and answers 0 bytes.)
+Blocks, with a bound per read: for child processes only.
 
 A certificate and its key reach OpenSSL through files in memory without a name (memfd), so neither
 ever has a path that somebody else could open.
@@ -32,10 +33,11 @@ _OPTION_MAGIC: Final = b"IHAVEOPT"
 _REPLY_MAGIC: Final = 0x3E889045565A9
 _FIXED_NEWSTYLE: Final = 1
 _NO_ZEROES: Final = 2
-_OPT_ABORT: Final = 2
 _OPT_STARTTLS: Final = 5
-_OPT_INFO: Final = 6
 _OPT_GO: Final = 7
+_REQUEST: Final = struct.Struct(">IHHQQI")
+_REQUEST_MAGIC: Final = 0x25609513
+_COMMAND_DISCONNECT: Final = 2
 _REP_ACK: Final = 1
 _REP_INFO: Final = 3
 _REP_ERROR: Final = 1 << 31
@@ -103,22 +105,6 @@ def dial(target: Target, *, timeout_s: float) -> Link:
 
     Raises `Absent` (no such export), `Unsupported` (no server that we can talk to), `HostError`.
     """
-    return _dial(target, _OPT_GO, timeout_s)
-
-
-def inquire(target: Target, *, timeout_s: float) -> Facts:
-    """What the server says of the export now, by a connection of its own. Raises as `dial`."""
-    link = _dial(target, _OPT_INFO, timeout_s)
-    try:
-        link.stream.sendall(_OPTION.pack(_OPTION_MAGIC, _OPT_ABORT, 0))
-    except OSError:
-        pass  # it was told all that we wanted to know
-    finally:
-        link.close()
-    return link.facts
-
-
-def _dial(target: Target, option: int, timeout_s: float) -> Link:
     where = f"{target.server}:{target.port}"
     stream = _connect(target, where, timeout_s)
     try:
@@ -126,7 +112,7 @@ def _dial(target: Target, option: int, timeout_s: float) -> Link:
         _greet(stream, where)
         if target.tls is not None:
             stream = _encrypt(stream, target.tls, where)
-        return Link(stream, _ask(stream, target, where, option, time.monotonic() + timeout_s))
+        return Link(stream, _ask(stream, target, where, time.monotonic() + timeout_s))
     except TimeoutError as error:
         stream.close()
         detail = "connected, but it does not answer"
@@ -140,6 +126,18 @@ def _dial(target: Target, option: int, timeout_s: float) -> Link:
     except BaseException:
         stream.close()
         raise
+
+
+def inquire(target: Target, *, timeout_s: float) -> Facts:
+    """What the server says of the export now, by a connection of its own. Raises as `dial`."""
+    link = dial(target, timeout_s=timeout_s)
+    try:
+        link.stream.sendall(_REQUEST.pack(_REQUEST_MAGIC, 0, _COMMAND_DISCONNECT, 0, 0, 0))
+    except OSError:
+        pass  # it has told all that we wanted to know
+    finally:
+        link.close()
+    return link.facts
 
 
 def _connect(target: Target, where: str, timeout_s: float) -> socket.socket:
@@ -194,16 +192,16 @@ def _open_in_memory(files: ExitStack, content: str) -> str:
     return f"/proc/self/fd/{fd}"
 
 
-def _ask(stream: socket.socket, target: Target, where: str, option: int, until_s: float) -> Facts:
+def _ask(stream: socket.socket, target: Target, where: str, until_s: float) -> Facts:
     name = target.export.encode()
     wants = struct.pack(">HH", 1, _TYPE_BLOCK_SIZE)
     data = struct.pack(">I", len(name)) + name + wants
-    stream.sendall(_OPTION.pack(_OPTION_MAGIC, option, len(data)) + data)
+    stream.sendall(_OPTION.pack(_OPTION_MAGIC, _OPT_GO, len(data)) + data)
     size_bytes, flags, block_bytes = -1, 0, BLOCK_BYTES_MIN
     for _ in range(_REPLIES_MAX):
         if time.monotonic() > until_s:
             raise TimeoutError
-        _, kind, said = _read_reply(stream, option, where)
+        _, kind, said = _read_reply(stream, _OPT_GO, where)
         if kind == _REP_ACK and size_bytes >= 0:
             return Facts(size_bytes, flags, block_bytes)
         if kind != _REP_INFO:

@@ -53,7 +53,10 @@ def test_reader_of_a_held_directory_never_sees_a_mixed_update(daemon: Daemon) ->
 
 def read_both(held: int) -> tuple[str, str]:
     """Both files of one state, as a careful reader does it: through `..data`, opened once."""
-    data = os.open("..data", os.O_RDONLY | os.O_DIRECTORY, dir_fd=held)
+    try:
+        data = os.open("..data", os.O_RDONLY | os.O_DIRECTORY, dir_fd=held)
+    except FileNotFoundError:
+        return "", ""  # the link was replaced, and what it named removed, while it was followed
     try:
         found = []
         for name in ("one", "two"):

@@ -66,6 +66,8 @@ class Server:
         self._greeting = greeting or b"NBDMAGICIHAVEOPT" + struct.pack(">H", 3)
         self._end = socket.create_server(("127.0.0.1", 0))
         self.asked: list[tuple[int, bytes]] = []
+        self.rest = b""
+        """What came that is no option."""
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
@@ -84,7 +86,10 @@ class Server:
             stream.flush()
             stream.read(4)
             while len(header := stream.read(16)) == 16:
-                _, option, length = struct.unpack(">8sII", header)
+                magic, option, length = struct.unpack(">8sII", header)
+                if magic != b"IHAVEOPT":
+                    self.rest = header + stream.read()
+                    return
                 self.asked.append((option, stream.read(length)))
                 for kind, data in self._answers.get(option, []):
                     reply = struct.pack(">QIII", 0x3E889045565A9, option, kind, len(data))
@@ -122,11 +127,11 @@ def test_export_is_opened_by_its_name_and_its_facts_are_read(serve):
     assert server.asked[0][1][4:9] == EXPORT
 
 
-def test_inquiry_opens_nothing(serve):
-    server = serve({6: INFO, 2: []})
+def test_inquiry_ends_its_connection_by_a_request(serve):
+    server = serve({7: INFO})
     assert inquire(server.target, timeout_s=TIMEOUT_S).size_bytes == SIZE
     server.close()
-    assert [option for option, _ in server.asked] == [6, 2]
+    assert server.rest == struct.pack(">IHHQQI", 0x25609513, 0, 2, 0, 0, 0)
 
 
 @pytest.mark.parametrize(

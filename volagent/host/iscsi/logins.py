@@ -4,12 +4,17 @@ A portal is first connected to by a child that can be killed, so that one that i
 volumes seconds and nobody else anything; then it is asked what it offers, so that a target that it
 does not know is told at once (open-iscsi takes that for silence); then comes the login.
 
+Portals of one array are asked one after the other. All discovery sessions of open-iscsi have one
+ISID, and a login with the ISID of a session that exists ends that session (RFC 7143, 6.3.5): two at
+a time close each other's connection, and each looks like silence.
+
 All of this happens under the lock of the target, which the caller holds.
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 from volagent.host.errors import HostError
 from volagent.host.iscsi.admin import IscsiAdmin, Refused, backend_of, explain_error
@@ -34,6 +39,8 @@ class Logins:
     sysfs: Sysfs
     records: Records
     admin: IscsiAdmin
+    _asking: WeakValueDictionary[str, asyncio.Lock] = field(default_factory=WeakValueDictionary)
+    """By target and by portal: both tell that it is one array."""
 
     def sessions(self, iqn: str, interface: str) -> tuple[Session, ...]:
         """All of a target by that interface, whatever became of them."""
@@ -78,7 +85,8 @@ class Logins:
             await self._reach(portal)
             tag = ""
             try:
-                offered = await self.admin.find_targets(wish, portal, interface)
+                async with self._turn(wish.iqn), self._turn(portal):
+                    offered = await self.admin.find_targets(wish, portal, interface)
             except Refused as error:
                 # A portal that keeps its list to itself may still accept the login.
                 refusal = error.failure.refusal
@@ -94,6 +102,9 @@ class Logins:
         except HostError as error:
             return explain_error(portal, error)
         return None
+
+    def _turn(self, key: str) -> asyncio.Lock:
+        return self._asking.setdefault(key, asyncio.Lock())
 
     async def _reach(self, portal: str) -> None:
         address, port = split_portal(portal)
