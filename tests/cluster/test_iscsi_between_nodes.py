@@ -250,6 +250,18 @@ def test_unknown_target_is_told(site, luns):
         site.server.wait_ready(pod, within_s=1.0)
 
 
+def test_disk_with_something_foreign_on_it_is_left_alone(site, luns):
+    one, _ = site.nodes
+    pod = declare_volume(site, luns, "foreign")
+    site.storage.run(f"mkswap -q {luns.target.file('foreign')}")
+    before = luns.target.checksum("foreign")
+    site.server.declare(on(pod, one))
+    told = await_event(site, pod, "FailedMount", "swap", within_s=MOVE_S)
+    assert "pv-foreign" in told
+    assert luns.target.checksum("foreign") == before
+    assert one.mounts() == []
+
+
 def test_network_that_is_cut_for_a_while_changes_nothing(site, luns):
     one, two = site.nodes
     pod = declare_volume(site, luns, "patient")
@@ -269,6 +281,39 @@ def test_network_that_is_cut_for_a_while_changes_nothing(site, luns):
     site.server.delete_gone(pod)
     site.server.wait_ready(second, within_s=MOVE_S)
     assert two.machine.run(f"cat {home_of(two, second, 'patient')}/note").out == "later\n"
+
+
+def test_storage_that_loses_power_comes_back_with_its_volumes(site, target):
+    one, two = site.nodes
+    lasting = IscsiTarget(site.storage, iqn="iqn.2026-01.lab:lasting", disk=site.storage.disks[3])
+    lasting.serve()
+    lasting.make_disk("lasting", 40)
+    lasting.show(1, "lasting")
+    body = {"iscsi": source(lasting, 1, fsType="ext4")}
+    site.server.declare(*manifests.bound_pair("lasting", body, access_mode="ReadWriteOnce"))
+    pod = manifests.pod("lasting", [manifests.claim_volume("data", "lasting")])
+    site.server.declare_ready(on(pod, one), within_s=MOVE_S)
+    home = home_of(one, pod, "lasting")
+    label = f"blkid -o value -s UUID $(findmnt -no SOURCE {home})"
+    was = one.machine.run(f"echo before >{home}/log; sync -f {home}; {label}").out
+    before = one.mounts()
+
+    site.storage.power_cut()
+    one.machine.run(f"(echo during >>{home}/log; sync -f {home}; touch /run/written) >/dev/null &")
+    time.sleep(5)
+    site.storage.start()
+    # This one first: iscsid gives up for good when a portal answers that it knows no such target.
+    lasting.serve()
+    target.serve()
+
+    one.machine.run("until [ -e /run/written ]; do sleep 0.2; done", timeout_s=120)
+    assert one.mounts() == before
+    assert one.machine.run(label).out == was
+    second = named(pod, "second")
+    site.server.declare(on(second, two))
+    site.server.replace_ready(pod, second, within_s=MOVE_S)
+    home = home_of(two, second, "lasting")
+    assert two.machine.run(f"cat {home}/log").out == "before\nduring\n"
 
 
 def test_node_that_is_cut_off_keeps_its_lun_until_somebody_says_that_it_is_off(site, luns):

@@ -61,6 +61,25 @@ def test_both_nodes_write_and_lock_one_volume(site, export):
     assert one.machine.run(f"cat {here}/note").out == "two\n"
 
 
+def test_both_nodes_read_what_nobody_may_write(site, export):
+    one, two = site.nodes
+    export.make_directory("library")
+    site.storage.run("echo read me >/export/library/book")
+    source = {"nfs": {"server": export.address, "path": export.path("library")}}
+    options = ("vers=4.2",)
+    site.server.declare(
+        *manifests.bound_pair("library", source, mount_options=options, access_mode="ReadOnlyMany")
+    )
+    pod = manifests.pod("a", [manifests.claim_volume("data", "library", readOnly=True)])
+    second = {**pod, "metadata": {**pod["metadata"], "name": "b"}}
+    for node, reader in ((one, pod), (two, second)):
+        site.server.declare_ready(on(reader, node))
+        home = node.volume(reader, KIND, "pv-library")
+        assert node.machine.run(f"cat {home}/book").out == "read me\n"
+        refused = node.machine.run(f"touch {home}/mine", check=False)
+        assert (refused.code, "Read-only file system" in refused.err) == (1, True)
+
+
 def test_class_makes_a_directory_that_follows_the_pod(site, export):
     one, two = site.nodes
     parameters = {"server": export.address, "path": "/", "onDelete": "delete"}

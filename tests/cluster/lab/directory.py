@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 _PREFIX = "volagent-lab-"
+_UNLOCKED_PREFIX = "volagent-new-lab-"
 
 
 class LabDirectory:
@@ -17,8 +18,10 @@ class LabDirectory:
 
     def __init__(self) -> None:
         _sweep()
-        self.path = Path(tempfile.mkdtemp(prefix=_PREFIX))
-        self._lock = _lock(self.path)
+        # Under its name only when it is locked: another run may be sweeping right now.
+        made = Path(tempfile.mkdtemp(prefix=_UNLOCKED_PREFIX))
+        self._lock = _lock(made)
+        self.path = made.rename(made.with_name(made.name.replace(_UNLOCKED_PREFIX, _PREFIX)))
 
     def close(self) -> None:
         """Remove it with all that is in it."""

@@ -1,24 +1,27 @@
 """The role of an iSCSI storage array: the kernel's own target (LIO), set up through configfs.
 
-One target with numbered disks (LUNs) behind two portals. A disk is a sparse file in the machine's
-memory behind a loop device (LIO takes a file's size once and for all, a device's always anew), with
-a serial number, from which LIO makes its world-wide name. A machine that
-was switched off has forgotten everything.
+One target with numbered disks (LUNs) behind two portals. A disk is a sparse file behind a loop
+device (LIO takes a file's size once and for all, a device's always anew), with a serial number,
+from which LIO makes its world-wide name. The files lie in the machine's memory, or on one of its
+disks; then `serve` after a power cut shows everything again.
 """
 
 import base64
+import zlib
 
 from tests.cluster.lab.machine import Machine
 
 _ROOT = "/sys/kernel/config/target"
 _DISKS = "/srv/luns"
+_IN_MEMORY = "mount -t tmpfs -o size=900M luns {disks}"
+_ON_DISK = "{{ blkid {disk} >/dev/null || mkfs.ext4 -q {disk}; mount {disk} {disks}; }}"
 _PORT = 3260
 
 _SERVE = """
 modprobe -a loop target_core_mod target_core_iblock iscsi_target_mod
 mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
 mkdir -p {disks} /var/target/pr /etc/target/pr
-mountpoint -q {disks} || mount -t tmpfs -o size=900M luns {disks}
+mountpoint -q {disks} || {mount}
 port=$(ip -o -4 addr show to {first} | cut -d " " -f 2)
 echo 1 >/proc/sys/net/ipv4/conf/$port/promote_secondaries
 ip addr replace {second}/24 dev $port
@@ -27,7 +30,6 @@ echo 0 >{tpg}/attrib/authentication
 echo 1 >{tpg}/attrib/generate_node_acls
 echo 0 >{tpg}/attrib/demo_mode_write_protect
 echo 1 >{tpg}/attrib/cache_dynamic_acls
-echo 1 >{tpg}/enable
 """
 
 _MAKE_DISK = """
@@ -42,36 +44,54 @@ echo 1 >{core}/{name}/enable
 class IscsiTarget:
     """A target on a machine, reached at the machine's address and at a second one."""
 
-    def __init__(self, machine: Machine, *, iqn: str = "iqn.2026-01.lab:array") -> None:
+    def __init__(
+        self, machine: Machine, *, iqn: str = "iqn.2026-01.lab:array", disk: str = ""
+    ) -> None:
         self.machine = machine
+        self._disks = f"{_DISKS}/{iqn.rpartition(':')[2]}"
+        self._mount = (_ON_DISK if disk else _IN_MEMORY).format(disk=disk, disks=self._disks)
+        self._made: dict[str, int] = {}
+        self._shown: dict[int, str] = {}
         self.iqn = iqn
         base, _, host = machine.address.rpartition(".")
         self.portals = (f"{machine.address}:{_PORT}", f"{base}.{100 + int(host)}:{_PORT}")
         self._tpg = f"{_ROOT}/iscsi/{iqn}/tpgt_1"
         self._core = f"{_ROOT}/core/iblock_0"
-        self._serials = 0
+        self._family = zlib.crc32(iqn.encode()) & 0xFFFF
 
     def serve(self) -> None:
-        """Start serving, on a machine that has just been started; anybody may log in."""
+        """Start serving, on a machine that has just been started; anybody may log in.
+
+        What was made and shown before is again, blank if it lay in memory.
+        """
         self.machine.run(
             _SERVE.format(
-                tpg=self._tpg, disks=_DISKS, port=_PORT,
+                tpg=self._tpg, disks=self._disks, mount=self._mount, port=_PORT,
                 first=self.machine.address, second=self.portals[1].rpartition(":")[0],
             )
         )  # fmt: skip
+        made, shown = dict(self._made), dict(self._shown)
+        for name, size_mib in made.items():
+            self.make_disk(name, size_mib)
+        for lun, name in shown.items():
+            self.show(lun, name)
+        # Last: who logs in again before its disk is there is told that there is none.
+        self.machine.run(f"echo 1 >{self._tpg}/enable")
 
     def make_disk(self, name: str, size_mib: int) -> None:
         """A blank disk that no LUN shows yet."""
-        self._serials += 1
+        self._made[name] = size_mib
+        number = list(self._made).index(name) + 1
         self.machine.run(
             _MAKE_DISK.format(
-                disks=_DISKS, core=self._core, name=name, size_mib=size_mib,
-                serial=f"{self._serials:08x}",
+                disks=self._disks, core=self._core, name=name, size_mib=size_mib,
+                serial=f"{self._family:04x}{number:04x}",
             )
         )  # fmt: skip
 
     def show(self, lun: int, name: str) -> None:
         """Show a disk under a number."""
+        self._shown[lun] = name
         where = f"{self._tpg}/lun/lun_{lun}"
         self.machine.run(f"mkdir -p {where}; ln -s {self._core}/{name} {where}/{name}")
 
@@ -82,12 +102,14 @@ class IscsiTarget:
 
     def hide(self, lun: int) -> None:
         """Show nothing under a number any more."""
+        self._shown.pop(lun, None)
         where = f"{self._tpg}/lun/lun_{lun}"
         self.machine.run(f"find {where} -maxdepth 1 -type l -delete; rmdir {where}")
 
     def grow(self, name: str, size_mib: int) -> None:
         """Make a disk larger while it is in use."""
-        file = f"{_DISKS}/{name}.img"
+        self._made[name] = size_mib
+        file = self.file(name)
         self.machine.run(
             f"truncate -s {size_mib}M {file}; losetup -c $(losetup -n -O NAME -j {file})"
         )
@@ -131,12 +153,16 @@ class IscsiTarget:
             f"ip addr {change} {address}/24 dev $port"
         )
 
+    def file(self, name: str) -> str:
+        """Where a disk's content is on the machine."""
+        return f"{self._disks}/{name}.img"
+
     def read(self, name: str, length: int) -> bytes:
         """The first bytes of a disk, as the array has it."""
-        script = f"sync; head -c {length} {_DISKS}/{name}.img | base64 -w0"
+        script = f"sync; head -c {length} {self.file(name)} | base64 -w0"
         said = self.machine.run(script).out
         return base64.b64decode(said)
 
     def checksum(self, name: str) -> str:
         """Of a whole disk, as the array has it."""
-        return self.machine.run(f"sync; sha256sum <{_DISKS}/{name}.img").out
+        return self.machine.run(f"sync; sha256sum <{self.file(name)}").out
