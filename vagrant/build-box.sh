@@ -6,7 +6,7 @@
 # As root, with mmdebstrap, from the mirror that this machine's apt uses; no box catalogue, no loop
 # device, no mount, no virtual machine. Everything is made beside FILE, and FILE appears at the end.
 #
-# What is in it besides a small Debian: NFS (both sides), open-iscsi, multipath-tools, nbd-client, file
+# What is in it besides a small Debian: NFS and NBD (both sides), open-iscsi, multipath-tools, file
 # system tools. The kernel's own iSCSI target needs no tools. No service of these is enabled.
 set -euo pipefail
 export LC_ALL=C PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -16,7 +16,7 @@ readonly box=${1:?the name of the box file}
 readonly packages=(
   linux-image-cloud-amd64 initramfs-tools lz4 systemd systemd-sysv udev dbus kmod openssh-server sudo
   python3 iproute2 procps psmisc less e2fsprogs xfsprogs fdisk dmsetup zstd
-  nfs-common nfs-kernel-server rpcbind open-iscsi multipath-tools nbd-client
+  nfs-common nfs-kernel-server rpcbind open-iscsi multipath-tools nbd-client nbd-server
 )
 
 mkdir -p "$(dirname "$box")"
@@ -92,7 +92,7 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub
   e2scrub_reap.service fstrim.timer systemd-timesyncd.service open-iscsi.service iscsid.service \
   iscsid.socket multipathd.service multipathd.socket nfs-server.service nfs-blkmap.service \
   nfs-client.target rpcbind.service rpcbind.socket rpc-statd.service nbd-client.service \
-  getty@tty1.service remote-fs.target; do
+  nbd-server.service getty@tty1.service remote-fs.target; do
   in_root systemctl --quiet disable "$unit" 2>/dev/null || true
 done
 in_root systemctl --quiet mask systemd-logind.service systemd-update-utmp.service \

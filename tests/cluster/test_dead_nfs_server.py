@@ -15,6 +15,7 @@ KIND = "kubernetes.io~nfs"
 VICTIMS = 4
 ROUNDS = 5
 RESTART_WITHIN_MS = 20_000
+OTHERS_WITHIN_MS = 2_000
 DELETE_WITHIN_S = 60.0
 HEAL_WITHIN_S = 120.0
 
@@ -94,8 +95,9 @@ def test_other_pods_come_and_go_at_their_speed(site: Site, figure: Callable[[str
     site.node.delete(manifests.secret("token"))
     figure("pod ready beside a dead NFS server (median)", statistics.median(up))
     figure("pod gone beside a dead NFS server (median)", statistics.median(down))
-    assert max(up) < 2_000
-    assert max(down) < 2_000
+    bound_ms = OTHERS_WITHIN_MS * site.node.machine.patience
+    assert max(up) < bound_ms
+    assert max(down) < bound_ms
 
 
 def test_pod_with_a_new_volume_on_the_dead_server_says_why_it_waits(site: Site):
@@ -116,7 +118,7 @@ def test_killed_daemon_is_ready_again_and_keeps_the_mounts(
     site.node.kill()
     ready = site.node.start()
     figure("daemon ready beside a dead NFS server", ready.took_ms)
-    assert ready.took_ms < RESTART_WITHIN_MS
+    assert ready.took_ms < RESTART_WITHIN_MS * site.node.machine.patience
     assert site.node.mounts() == before
     pod = manifests.pod("after", [manifests.scratch("memory", "Memory")])
     site.node.declare_ready(pod)

@@ -63,7 +63,8 @@ def test_files_of_a_machine_stay_its_own(machines):
 def test_partition_cuts_a_machine_off_until_healed(machines):
     one, two = machines
     two.run("cd /srv; (python3 -m http.server 8000 >/dev/null 2>&1 &)")
-    reach = f"timeout 2 bash -c 'until : </dev/tcp/{two.address}/8000; do sleep 0.1; done' 2>&1"
+    probe = f"until : </dev/tcp/{two.address}/8000; do sleep 0.1; done"
+    reach = f"timeout {2 * one.patience} bash -c '{probe}' 2>&1"
     one.run(reach)
     two.partition()
     assert one.run(reach, check=False).code != 0

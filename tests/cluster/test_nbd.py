@@ -77,7 +77,7 @@ def keepers(node: VolagentNode) -> list[str]:
 
 def await_explained(node: VolagentNode, pod: Json, words: str, within_s: float = 60.0) -> str:
     """The explanation of a pod as soon as it holds these words."""
-    until = time.monotonic() + within_s
+    until = time.monotonic() + within_s * node.machine.patience
     while words not in (explained := str(node.explain(pod))):
         assert time.monotonic() < until, explained
         time.sleep(0.2)

@@ -84,7 +84,7 @@ def test_well_known_class_makes_a_directory_per_claim_and_deletes_it_through_the
 def wait_bound(node: VolagentNode, claim: Json) -> Json:
     """The volume of a claim, once it has one."""
     path = f"/api/v1/namespaces/default/persistentvolumeclaims/{claim['metadata']['name']}"
-    end_s = time.monotonic() + BOUND_S
+    end_s = time.monotonic() + BOUND_S * node.machine.patience
     while True:
         found: Json = node.call("GET", path)
         if found["status"]["phase"] == "Bound":
@@ -141,7 +141,7 @@ def test_link_planted_in_the_export_leads_nowhere(site: Site):
             for each in events
         )  # fmt: skip
 
-    end_s = time.monotonic() + BOUND_S
+    end_s = time.monotonic() + BOUND_S * site.node.machine.patience
     while not told():
         assert time.monotonic() < end_s, site.node.call("GET", "/api/v1/namespaces/default/events")
         time.sleep(0.2)

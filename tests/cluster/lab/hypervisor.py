@@ -44,7 +44,8 @@ for try in $(seq 100); do
 done
 virsh -q -c qemu:///system pool-info default >&2 ||
   virsh -q -c qemu:///system pool-define-as default dir --target /var/lib/libvirt/images >&2
-virsh -q -c qemu:///system pool-start default >&2
+virsh -q -c qemu:///system pool-list --name | grep -qw default ||  # of a copy it is active at once
+  virsh -q -c qemu:///system pool-start default >&2
 echo ready
 while :; do sleep 3600 & wait $! || true; done
 """

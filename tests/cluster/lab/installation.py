@@ -2,6 +2,7 @@
 Debian package and systemd. See `machine.Installation`.
 """
 
+import json
 from pathlib import Path
 
 from tests.cluster.lab.machine import PID_FILE, Machine
@@ -68,12 +69,23 @@ class PackageInstallation:
         "journalctl -q -n 60 -o cat -u volagent -u volagent-server -u volagent-agent | tail -n 60"
     )
 
+    @classmethod
+    def describe(cls) -> str:
+        """All that `install` puts on a machine beside the package."""
+        return json.dumps(cls._list_files())
+
+    @classmethod
+    def _list_files(cls) -> dict[str, str]:
+        """Content by path."""
+        return {
+            f"{cls.guest_files}/{file.name}": file.read_text()
+            for file in sorted(_GUEST.glob("*.py"))
+        } | {f"/etc/systemd/system/{unit}.service.d/lab.conf": _DROP_IN for unit in _UNITS.values()}
+
     def install(self, machine: Machine, package: str) -> None:
         """Install the package, whose file is on the machine, and what scenarios use besides."""
-        for file in sorted(_GUEST.glob("*.py")):
-            machine.put_file(f"{self.guest_files}/{file.name}", file.read_text())
-        for unit in _UNITS.values():
-            machine.put_file(f"/etc/systemd/system/{unit}.service.d/lab.conf", _DROP_IN)
+        for path, content in self._list_files().items():
+            machine.put_file(path, content)
         machine.run(f"dpkg --force-unsafe-io -i {package}", timeout_s=300.0)
 
     def start(self, machine: Machine, verb: str, settings: str) -> None:

@@ -1,8 +1,9 @@
 """The four machines of the Vagrantfile: booted, installed and photographed once per test run.
 
-The first boot takes minutes where the processor is emulated. With a libvirt of its own a copy of
-the booted machines is therefore kept in `vagrant/.cache`, for as long as box and Vagrantfile stay
-as they are, and later runs begin with it.
+The first boot takes minutes where the processor is emulated, and so does the installation. With a
+libvirt of its own copies of the booted and of the installed machines are therefore kept in
+`vagrant/.cache`; later runs begin with them, for as long as box, Vagrantfile and package stay as
+they are.
 """
 
 import contextlib
@@ -77,7 +78,6 @@ class VagrantPool:
     def __enter__(self) -> "VagrantPool":
         try:
             self._open()
-            self._in_parallel(self._install)
         except BaseException:
             self.__exit__()
             raise
@@ -103,33 +103,58 @@ class VagrantPool:
         return self._hypervisor
 
     def _open(self) -> None:
-        """Have the machines as they were after their first boot."""
-        key, own = self._directory.path / "key", self._directory.path / "libvirt"
-        shutil.copyfile(_find_key(), key)
-        key.chmod(0o600)
-        kept = _CACHE / f"booted-{_fingerprint(self._domain_type)}"
-        if is_own() and kept.exists():
-            _copy(kept, own)
-            self._hypervisor = Hypervisor(own, self._keeper)
-            for network in ("private", "management"):
-                self._hypervisor.virsh("net-start", f"{PREFIX}{network}")
-            self._know_guests(key, json.loads((own / _ADDRESSES).read_text()))
+        """Have the machines as they were after the installation."""
+        shutil.copyfile(_find_key(), self._key)
+        self._key.chmod(0o600)
+        if self._take_kept(SNAPSHOT):
             return
-        self._hypervisor = Hypervisor(own, self._keeper)
-        self._boot(key)
-        if is_own():
-            _remove_kept()
-            _copy(own, kept)
+        if not self._take_kept(_BOOTED):
+            self._hypervisor = Hypervisor(self._own, self._keeper)
+            self._boot()
+            self._keep(_BOOTED)
+        self._in_parallel(self._install)
+        self._keep(SNAPSHOT)
 
-    def _boot(self, key: Path) -> None:
+    @property
+    def _key(self) -> Path:
+        return self._directory.path / "key"
+
+    @property
+    def _own(self) -> Path:
+        """What a libvirt of its own knows."""
+        return self._directory.path / "libvirt"
+
+    def _take_kept(self, stage: str) -> bool:
+        """Begin with the copy that an earlier run kept, if it is of the same things."""
+        kept = self._name_kept(stage)
+        if not is_own() or not kept.exists():
+            return False
+        _copy(kept, self._own)
+        self._hypervisor = Hypervisor(self._own, self._keeper)
+        for network in ("private", "management"):
+            self._hypervisor.virsh("net-start", f"{PREFIX}{network}")
+        self._know_guests(json.loads((self._own / _ADDRESSES).read_text()))
+        return True
+
+    def _keep(self, stage: str) -> None:
+        if not is_own():
+            return
+        for old in _CACHE.glob(f"{stage}-*"):
+            shutil.rmtree(old)
+        _copy(self._own, self._name_kept(stage))
+
+    def _name_kept(self, stage: str) -> Path:
+        return _CACHE / f"{stage}-{_fingerprint(self._domain_type, stage)}"
+
+    def _boot(self) -> None:
         if not is_own():
             self._remove_guests()  # of a run that was killed
         self._vagrant("box", "add", "--force", "--name", _BOX_NAME, str(_BOX))
         self._vagrant("up", "--provider=libvirt", "--no-provision", *_MACHINES)
         addresses = self._read_addresses()
         if is_own():
-            (self._directory.path / "libvirt" / _ADDRESSES).write_text(json.dumps(addresses))
-        self._know_guests(key, addresses)
+            (self._own / _ADDRESSES).write_text(json.dumps(addresses))
+        self._know_guests(addresses)
 
         def photograph(guest: Guest) -> None:
             self._vagrant("ssh", guest.name, "-c", _LET_ROOT_IN)
@@ -138,13 +163,13 @@ class VagrantPool:
 
         self._in_parallel(photograph)
 
-    def _know_guests(self, key: Path, addresses: dict[str, str]) -> None:
+    def _know_guests(self, addresses: dict[str, str]) -> None:
         enter = self._found.enter
         self._guests = tuple(
             Guest(
                 name, address, disks,
                 SecureShell(
-                    addresses[name], key, self._directory.path / f"ssh-{name}",
+                    addresses[name], self._key, self._directory.path / f"ssh-{name}",
                     [*enter[:2], "--"] if enter else [],
                 ),
                 _PATIENCE[self._domain_type],
@@ -234,9 +259,14 @@ def _find_key() -> Path:
     return next(Path(line) for line in listed.splitlines() if line.endswith("/keys/vagrant"))
 
 
-def _fingerprint(domain_type: str) -> str:
+def _fingerprint(domain_type: str, stage: str) -> str:
+    """Of all that makes the machines what they are at a stage."""
     box = _BOX.stat()
-    parts = (domain_type, str(box.st_size), str(box.st_mtime_ns), _VAGRANTFILE.read_text())
+    parts = [domain_type, str(box.st_size), str(box.st_mtime_ns), _VAGRANTFILE.read_text()]
+    if stage == SNAPSHOT:
+        package = find_package(_CHECKOUT)
+        assert package is not None
+        parts += [hashlib.sha256(package.read_bytes()).hexdigest(), PackageInstallation.describe()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
@@ -246,8 +276,3 @@ def _copy(source: Path, target: Path) -> None:
     subprocess.run(["rm", "-rf", half], check=True)
     subprocess.run(["cp", "-a", "--sparse=always", "--reflink=auto", source, half], check=True)
     half.rename(target)
-
-
-def _remove_kept() -> None:
-    for kept in _CACHE.glob("booted-*"):
-        shutil.rmtree(kept)
