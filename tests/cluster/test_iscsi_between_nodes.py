@@ -285,15 +285,15 @@ def test_network_that_is_cut_for_a_while_changes_nothing(site, luns):
 
 def test_storage_that_loses_power_comes_back_with_its_volumes(site, target):
     one, two = site.nodes
-    lasting = IscsiTarget(site.storage, iqn="iqn.2026-01.lab:lasting", disk=site.storage.disks[3])
-    lasting.serve()
-    lasting.make_disk("lasting", 40)
-    lasting.show(1, "lasting")
-    body = {"iscsi": source(lasting, 1, fsType="ext4")}
-    site.server.declare(*manifests.bound_pair("lasting", body, access_mode="ReadWriteOnce"))
-    pod = manifests.pod("lasting", [manifests.claim_volume("data", "lasting")])
+    durable = IscsiTarget(site.storage, iqn="iqn.2026-01.lab:durable", disk=site.storage.disks[3])
+    durable.serve()
+    durable.make_disk("durable", 40)
+    durable.show(1, "durable")
+    body = {"iscsi": source(durable, 1, fsType="ext4")}
+    site.server.declare(*manifests.bound_pair("durable", body, access_mode="ReadWriteOnce"))
+    pod = manifests.pod("durable", [manifests.claim_volume("data", "durable")])
     site.server.declare_ready(on(pod, one), within_s=MOVE_S)
-    home = home_of(one, pod, "lasting")
+    home = home_of(one, pod, "durable")
     label = f"blkid -o value -s UUID $(findmnt -no SOURCE {home})"
     was = one.machine.run(f"echo before >{home}/log; sync -f {home}; {label}").out
     before = one.mounts()
@@ -303,7 +303,7 @@ def test_storage_that_loses_power_comes_back_with_its_volumes(site, target):
     time.sleep(5)
     site.storage.start()
     # This one first: iscsid gives up for good when a portal answers that it knows no such target.
-    lasting.serve()
+    durable.serve()
     target.serve()
 
     one.machine.run("until [ -e /run/written ]; do sleep 0.2; done", timeout_s=120)
@@ -312,7 +312,7 @@ def test_storage_that_loses_power_comes_back_with_its_volumes(site, target):
     second = named(pod, "second")
     site.server.declare(on(second, two))
     site.server.replace_ready(pod, second, within_s=MOVE_S)
-    home = home_of(two, second, "lasting")
+    home = home_of(two, second, "durable")
     assert two.machine.run(f"cat {home}/log").out == "before\nduring\n"
 
 

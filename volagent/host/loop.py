@@ -5,7 +5,8 @@ file's name, which may be changed or taken by another file. An image never gets 
 would have two caches, and two file systems writing to one image destroy it. Finding the device and
 binding a new one is therefore one step under a lock on the image file.
 
-Everything here blocks for microseconds to milliseconds and belongs into the pool. Stateless.
+Everything here blocks for microseconds to milliseconds (giving back: up to `_PASSING_LOOK_S`) and
+belongs into the pool. Stateless.
 """
 
 import errno
@@ -13,6 +14,7 @@ import fcntl
 import os
 import stat
 import struct
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,6 +47,8 @@ larger ones, the kernel does without it."""
 _NAME_BYTES_MAX: Final = 63
 _FREE_ATTEMPTS_MAX: Final = 32
 """Others may take the free device that we were told of; so often in a row is no coincidence."""
+_PASSING_LOOK_S: Final = 0.2
+_LOOK_AGAIN_S: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,8 @@ def attach(path: str, *, read_only: bool) -> BlockDevice:
 def detach(device: BlockDevice) -> None:
     """Give a device back if it is the one described; a free or another one is left alone.
 
-    Raises `Busy` while it is mounted, formatted or open.
+    Raises `Busy` while it is mounted, formatted or open. Whoever looks at it in passing, as udev
+    does when a device was written to, is waited for (`_PASSING_LOOK_S`).
     """
     try:
         # Exclusive: so that a mounted device is refused here. The ioctl alone would succeed and
@@ -159,7 +164,7 @@ def detach(device: BlockDevice) -> None:
             raise HostError("loop detach", device.path, error.errno or 0) from error
     finally:
         os.close(fd)
-    if _shows(device):
+    if not _goes(device):
         raise Busy("loop detach", device.path, errno.EBUSY, "it goes when its last user closes it")
 
 
@@ -315,6 +320,16 @@ def _shows(device: BlockDevice) -> bool:
     finally:
         os.close(fd)
     return status is not None and status.identity == device.identity
+
+
+def _goes(device: BlockDevice) -> bool:
+    """Whether a device that was given back is gone; it stays until its last user closes it."""
+    deadline = time.monotonic() + _PASSING_LOOK_S
+    while _shows(device):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_LOOK_AGAIN_S)
+    return True
 
 
 def _describe(fd: int, path: str, status: LoopStatus) -> BlockDevice:

@@ -84,6 +84,22 @@ async def test_device_shows_the_file_and_goes_with_its_detach(devices, images):
     await devices.detach_loop(device)
 
 
+async def test_passing_look_does_not_keep_a_device(devices, images):
+    device = await devices.attach_loop(put_image(images / "a.img"), read_only=False)
+    looking = os.open(device.path, os.O_RDONLY | os.O_CLOEXEC)
+    asyncio.get_running_loop().call_later(0.05, os.close, looking)
+    await devices.detach_loop(device)
+    assert device.path not in devices.find_loops()
+
+
+async def test_device_that_somebody_keeps_open_is_busy(devices, images):
+    device = await devices.attach_loop(put_image(images / "a.img"), read_only=False)
+    with open(device.path, "rb"), pytest.raises(Busy, match="last user"):
+        await devices.detach_loop(device)
+    await devices.detach_loop(device)
+    assert device.path not in devices.find_loops()
+
+
 async def test_file_has_one_device_however_it_is_named(devices, images):
     path = put_image(images / "a.img")
     os.link(path, images / "hard")
