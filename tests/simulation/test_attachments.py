@@ -12,8 +12,10 @@ from volagent.aio.tasks import Supervisor
 from volagent.client.contract import NODES, PODS, VOLUME_ATTACHMENTS
 from volagent.objects.attachments import unique_name
 from volagent.objects.pod import read_pod
+from volagent.observe.metrics import REGISTRY
 
 DISK = unique_name(DRIVER, "d1")
+FORCED = "attachdetach_controller_forced_detaches_total"
 SETTLED_S = 600.0
 """Beyond the longest pause of a storage that fails."""
 SEEDS_PER_BATCH = 8
@@ -24,6 +26,10 @@ async def new_world(seed=0, **options):
     world = World(random.Random(seed), **options)
     await world.bootstrap(["d1", "d2", "d3"])
     return world
+
+
+def metric(name, **labels):
+    return REGISTRY.get_sample_value(name, labels)
 
 
 async def attached_lists(world):
@@ -58,6 +64,32 @@ def test_disk_comes_to_its_pod_and_leaves_with_it():
             assert (await attached_lists(world))["node01"] == []
             assert world.storage.reach == {"d1": set()}
         assert world.storage.violations == []
+
+    run_virtually(story())
+
+
+def test_metrics_count_disks_by_plugin_and_node():
+    total, plugin = "attachdetach_controller_total_volumes", {"plugin_name": DRIVER}
+    in_use = "storage_count_attachable_volumes_in_use"
+
+    def numbers():
+        return (
+            metric(total, **plugin, state="desired_state_of_world"),
+            metric(total, **plugin, state="actual_state_of_world"),
+            metric(in_use, node="node01", volume_plugin=DRIVER),
+        )
+
+    async def story():
+        world = await new_world()
+        async with world.living():
+            await world.declare("web", "node01", "d1")
+            await world.declare("more", "node01", "d2")
+            await asyncio.sleep(5)
+            assert numbers() == (2, 2, 2)
+            await world.client.delete(PODS, "web", "default")
+            await asyncio.sleep(5)
+            assert numbers() == (1, 1, 1)
+        assert numbers() == (None, None, None)
 
     run_virtually(story())
 
@@ -111,6 +143,7 @@ def test_nothing_is_taken_from_a_silent_node_until_it_is_known_to_be_off():
             await world.client.patch(NODES, "node01", change, subresource="status")
             await asyncio.sleep(10)
             assert world.holders("d1") == {"node02"}
+            assert metric(FORCED, reason="out-of-service") == 1
         assert world.storage.violations == []
 
     async def _run_for(node, seconds):

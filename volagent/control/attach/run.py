@@ -6,6 +6,7 @@ process can go on from between any two writes.
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -52,6 +53,7 @@ from volagent.drivers.errors import DriverError
 from volagent.objects.attachments import VolumeAttachment
 from volagent.objects.pod import Pod
 from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
+from volagent.observe.attachments import ACTUAL, DESIRED, AttachmentCounts, showing_attachments
 from volagent.observe.logs import get_logger
 
 WORKERS: Final = 64
@@ -85,6 +87,7 @@ class AttachController:
         self._failures: dict[str, int] = {}
         self._told: dict[str, set[tuple[str, str]]] = {}
         """Per disk, what pods were told about it: uid and text."""
+        self._forced = 0
         self._queue: KeyedQueue[str] | None = None
         self._world = AttachmentWorld(copies, self._mark)
         copies.pods.listen(self._pod_changed)
@@ -94,18 +97,19 @@ class AttachController:
     async def run(self) -> None:
         """Attach and detach, for ever."""
         await self._copies.wait_synced()
-        async with Supervisor() as tasks:
-            self._queue = KeyedQueue("attach", self._work, tasks.start, width=WORKERS)
-            for pod in tuple(self._copies.pods.values()):
-                self._find_wants(pod)
-            for volume in self._world.volumes():
-                self._mark(volume)
-            if any(isinstance(each, Verifies) for each in self._attachers.values()):
-                self._verifying = tasks.start_loop("verify", self._verify_again_and_again())
-            try:
-                await asyncio.Event().wait()
-            finally:
-                self._queue.stop()
+        with showing_attachments(self._count):
+            async with Supervisor() as tasks:
+                self._queue = KeyedQueue("attach", self._work, tasks.start, width=WORKERS)
+                for pod in tuple(self._copies.pods.values()):
+                    self._find_wants(pod)
+                for volume in self._world.volumes():
+                    self._mark(volume)
+                if any(isinstance(each, Verifies) for each in self._attachers.values()):
+                    self._verifying = tasks.start_loop("verify", self._verify_again_and_again())
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    self._queue.stop()
 
     # -- what a change concerns --------------------------------------------------------------
 
@@ -227,6 +231,7 @@ class AttachController:
             VOLUME_ATTACHMENTS, attachment.metadata.name, without_finalizer(attachment)
         )
         self._failures.pop(volume, None)
+        self._forced += bool(standing.proof and standing.in_use)
         _log.info("detached", volume=volume, node=standing.node)
         return None
 
@@ -292,6 +297,17 @@ class AttachController:
                 _log.warning("lost attachment not noted", name=name, error=error.message)
             else:
                 _log.warning("attachment lost", name=name, node=placed.node)
+
+    def _count(self) -> AttachmentCounts:
+        volumes: Counter[tuple[str, str]] = Counter(
+            (self._world.driver_of(volume), ACTUAL) for volume in self._world.volumes()
+        )
+        in_use: Counter[tuple[str, str]] = Counter()
+        for volume, wants in self._wants.by_volume():
+            driver = self._world.driver_of(volume)
+            volumes[driver, DESIRED] += 1
+            in_use.update({(want.node, driver) for want in wants})
+        return AttachmentCounts(volumes, in_use, self._forced)
 
     # -- what pods are told ------------------------------------------------------------------
 

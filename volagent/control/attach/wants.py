@@ -1,6 +1,6 @@
 """Which networked disks pods want on which nodes. Pure, but for the index, which is a memory."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -162,6 +162,10 @@ class WantIndex:
         """Who wants a disk, in the order in which they are served."""
         wants = self._by_volume.get(volume, {}).values()
         return sorted(wants, key=lambda want: want.order)
+
+    def by_volume(self) -> Iterator[tuple[str, Collection[Want]]]:
+        """Each disk that is wanted, and by whom."""
+        return ((volume, users.values()) for volume, users in self._by_volume.items())
 
     def of_pod(self, pod: Key) -> list[Want]:
         """What a pod wants."""
