@@ -167,6 +167,44 @@ def test_raw_lun_moves(site, luns):
     assert said == "from one\n"
 
 
+@pytest.fixture
+def multipath(site) -> Iterator[None]:
+    initiators = [IscsiInitiator(node.machine) for node in site.nodes]
+    for each in initiators:
+        each.start_multipath()
+    yield
+    for each in initiators:
+        each.stop_multipath()
+
+
+def test_volume_with_two_paths_outlives_one_of_them_and_moves(site, luns, multipath):
+    one, two = site.nodes
+    pod = declare_volume(site, luns, "wide", portals=[luns.target.portals[1]])
+    site.server.declare_ready(on(pod, one), within_s=MOVE_S)
+    home = home_of(one, pod, "wide")
+    before = one.mounts()
+    paths = "ls /sys/block/$(basename $(readlink -f $(findmnt -no SOURCE {home})))/slaves | wc -l"
+    assert one.machine.run(paths.format(home=home)).out == "2\n"
+
+    luns.target.cut_portal(1)
+    try:
+        written = one.machine.run(
+            f"dd if=/dev/urandom of={home}/big bs=64k count=64 conv=fsync 2>/dev/null;"
+            f" sha256sum <{home}/big",
+            timeout_s=90,
+        ).out
+    finally:
+        luns.target.heal_portal(1)
+    assert one.mounts() == before
+
+    site.server.delete_gone(pod)
+    site.server.declare_ready(on(pod, two), within_s=MOVE_S)
+    home = home_of(two, pod, "wide")
+    assert two.machine.run(paths.format(home=home)).out == "2\n"
+    assert two.machine.run(f"sha256sum <{home}/big").out == written
+    site.server.delete_gone(pod)
+
+
 def test_chap_secret_that_is_wrong_is_told_and_one_that_is_right_helps(site, luns):
     one, _ = site.nodes
     luns.target.require_chap("lab", "correct-password")
