@@ -325,7 +325,7 @@ def test_storage_that_loses_power_comes_back_with_its_volumes(site, target):
     one, two = site.nodes
     durable = IscsiTarget(site.storage, iqn="iqn.2026-01.lab:durable", disk=site.storage.disks[3])
     durable.serve()
-    durable.make_disk("durable", 40)
+    durable.make_disk("durable", 64)
     durable.show(1, "durable")
     body = {"iscsi": source(durable, 1, fsType="ext4")}
     site.server.declare(*manifests.bound_pair("durable", body, access_mode="ReadWriteOnce"))
