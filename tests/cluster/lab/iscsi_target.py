@@ -15,8 +15,8 @@ _ROOT = "/sys/kernel/config/target"
 _DISKS = "/srv/luns"
 _IN_MEMORY = "mount -t tmpfs -o size=900M luns {disks}"
 _ON_DISK = "{{ blkid {disk} >/dev/null || mkfs.ext4 -q {disk}; mount -o sync {disk} {disks}; }}"
-"""`sync`: as an array's cache that has a battery. One that forgets what it has acknowledged, while an
-initiator goes on, destroys file systems: that one writes nothing twice."""
+"""`sync`: as an array's cache that has a battery. One that forgets what it has acknowledged, while
+an initiator goes on, destroys file systems: that one writes nothing twice."""
 _PORT = 3260
 
 _SERVE = """
