@@ -4,6 +4,7 @@ It keeps the API's conventions that the command line relies on (revisions, merge
 `Status` answers) and nothing else; `tests/contract/` judges the real API.
 """
 
+import contextlib
 import http.server
 import itertools
 import json
@@ -191,17 +192,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         self.wfile.flush()
-        while (event := events.get()) is not None:
-            if as_table:
-                event = {**event, "object": table(f"{path}/x", event["object"])}
-            line = json.dumps(event).encode() + b"\n"
-            try:
+        self.close_connection = True
+        with contextlib.suppress(ConnectionError):  # the client has seen enough
+            while (event := events.get()) is not None:
+                if as_table:
+                    event = {**event, "object": table(f"{path}/x", event["object"])}
+                line = json.dumps(event).encode() + b"\n"
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(line), line))
                 self.wfile.flush()
-            except OSError:
-                return
-        self.wfile.write(b"0\r\n\r\n")
-        self.close_connection = True
+            self.wfile.write(b"0\r\n\r\n")
 
     def address_string(self):
         return socket.gethostname()
