@@ -11,6 +11,7 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.cluster.lab import host_processor
 from tests.cluster.lab.directory import LabDirectory
 from tests.cluster.lab.machine import Hardware
 from tests.cluster.lab.network import Network
@@ -35,7 +36,7 @@ def find_obstacle() -> str | None:
         return f"needs the Debian packages {' '.join(missing)}: run `sudo make system-packages`"
     if not Path("/dev/net/tun").exists():
         return "needs /dev/net/tun: load the kernel module tun"
-    return None
+    return host_processor.find_obstacle()
 
 
 class UmlLab:

@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.lab import mconsole
+from tests.cluster.lab import host_processor, mconsole
 from tests.cluster.lab.console import Console, ConsoleClosed
 from tests.cluster.lab.installation import CheckoutInstallation
 from tests.cluster.lab.machine import (
@@ -128,6 +128,7 @@ class UmlMachine:
         return [
             *self._enter_network,
             *("unshare", "--pid", "--fork", "--kill-child", "sh", "-c", _UNLIMIT, "sh"),
+            *host_processor.prepare(self._directory),
             *(KERNEL, f"mem={self._hardware.memory_mib}M"),
             *(f"umid={self._name}", f"uml_dir={self._directory}/"),
             *("rootfstype=hostfs", "rootflags=/", "rw", f"init={_GUEST}/boot.sh"),
