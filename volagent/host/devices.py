@@ -31,8 +31,10 @@ FLUSH_TIMEOUT_S: Final = 300.0
 GROW_TIMEOUT_S: Final = 600.0
 GROWN_BYTES_MIN: Final = 1 << 20
 """A file system may leave this much at the end of its device: less than a group of blocks."""
-LOCK_ATTEMPTS_MAX: Final = 20
-LOCK_PAUSE_S: Final = 0.05
+LOCK_WAIT_S: Final = 10.0
+"""udev locks a device while its rules look at it: 0.1 s, and seconds on a busy machine."""
+LOCK_PAUSE_FIRST_S: Final = 0.02
+LOCK_PAUSE_MAX_S: Final = 0.25
 
 
 class RealDevices:
@@ -111,7 +113,7 @@ class RealDevices:
         """Format a blank device."""
         maker = filesystems.find_maker(fs_type, device.path, device.size_bytes)
         program = maker.argv[0]
-        lock = await self._helpers.run_in_pool(_lock, device)
+        lock = await self._lock(device)
         try:
             found = await self.probe(device.path)
             if not found.blank:
@@ -130,6 +132,18 @@ class RealDevices:
             await self._helpers.run_in_pool(images.unmark_formatting, device.path)
         finally:
             os.close(lock)
+
+    async def _lock(self, device: BlockDevice) -> int:
+        """`_lock`, as soon as nobody else has one. Raises `Busy`."""
+        ends_s = time.monotonic() + LOCK_WAIT_S
+        pause_s = LOCK_PAUSE_FIRST_S
+        while (lock := await self._helpers.run_in_pool(_lock, device)) is None:
+            if time.monotonic() > ends_s:
+                detail = "somebody else is formatting it"
+                raise Busy("flock", device.path, errno.EWOULDBLOCK, detail)
+            await asyncio.sleep(pause_s)
+            pause_s = min(pause_s * 2, LOCK_PAUSE_MAX_S)
+        return lock
 
     async def check_filesystem(self, device: BlockDevice, *, fs_type: str) -> CheckReport:
         """Replay and repair what is safe to repair, unmounted."""
@@ -178,8 +192,10 @@ def _backend(device: str) -> str:
     return f"device:{device}"
 
 
-def _lock(device: BlockDevice) -> int:
-    """A descriptor that keeps other agents, and udev, away from a device. Raises `Busy`.
+def _lock(device: BlockDevice) -> int | None:
+    """A descriptor that keeps other agents, and udev, away from a device; None while another does.
+
+    Raises `Busy` when the device is in use, `HostError`.
 
     Held as an advisory lock (systemd's "Locking Block Device Access"), not by the exclusive open,
     which mkfs must be able to make itself.
@@ -199,20 +215,16 @@ def _lock(device: BlockDevice) -> int:
         os.close(exclusive)
 
 
-def _take_lock(path: str) -> int:
+def _take_lock(path: str) -> int | None:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    for attempt in range(LOCK_ATTEMPTS_MAX):
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return fd
-        except BlockingIOError:
-            if attempt < LOCK_ATTEMPTS_MAX - 1:
-                time.sleep(LOCK_PAUSE_S)  # udev looks at a device for this long
-        except OSError as error:
-            os.close(fd)
-            raise HostError("flock", path, error.errno or 0) from error
-    os.close(fd)
-    raise Busy("flock", path, errno.EWOULDBLOCK, "somebody else is formatting it")
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        if isinstance(error, BlockingIOError):
+            return None
+        raise HostError("flock", path, error.errno or 0) from error
+    return fd
 
 
 def _read_size(path: str, fs_type: str) -> int:
