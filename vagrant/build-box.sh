@@ -103,6 +103,11 @@ in_root systemctl --quiet mask systemd-logind.service systemd-update-utmp.servic
   nfsdcld.service rpc-gssd.service auth-rpcgss-module.service modprobe@drm.service \
   modprobe@efi_pstore.service
 in_root systemctl --quiet set-default multi-user.target
+# An emulated machine among others that boot may take minutes for what systemd gives up after 90 s: a
+# unit that failed at boot for that is a machine without a network.
+install -d "$root/etc/systemd/system.conf.d"
+printf '[Manager]\nDefaultTimeoutStartSec=15min\nDefaultDeviceTimeoutSec=15min\n' \
+  >"$root/etc/systemd/system.conf.d/box.conf"
 HOOK
   chmod +x "$work/before" "$work/after"
 }

@@ -13,6 +13,7 @@ import stat
 import sys
 from typing import Any
 
+_REQUEST_BYTES_MAX = 64 * 1024
 _PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -235,11 +236,20 @@ OPERATIONS = {
 
 
 def main() -> None:
-    """Answer one request."""
+    """Answer the request on standard input; or, with the number of a descriptor as argument, those
+    that come through that socket, until it is closed."""
     sys.path.insert(0, _PACKAGE_ROOT)
+    if len(sys.argv) == 2 and sys.argv[1].isdigit():
+        descriptor = int(sys.argv[1])
+        while request := os.read(descriptor, _REQUEST_BYTES_MAX):
+            os.write(descriptor, json.dumps(_answer(json.loads(request))).encode())
+    else:
+        json.dump(_answer(json.load(sys.stdin)), sys.stdout)
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
     from volagent.host.errors import HostError
 
-    request = json.load(sys.stdin)
     operation, arguments = request["operation"], request["arguments"]
     try:
         answer = OPERATIONS[operation](arguments)
@@ -248,7 +258,7 @@ def main() -> None:
     except OSError as error:
         subject = str(arguments.get("path", ""))
         answer = {"error": _tell("HostError", operation, subject, error)}
-    json.dump(answer, sys.stdout)
+    return answer
 
 
 def _tell(kind: str, call: str, subject: str, error: Any) -> dict[str, Any]:

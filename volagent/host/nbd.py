@@ -99,7 +99,9 @@ class RealNbd:
         except Unsupported as error:
             raise Unsupported("modprobe", "nbd", error.errno, _NO_MODULE) from error
         if outcome.returncode != 0:
-            raise Unsupported("modprobe", "nbd", 0, f"{_NO_MODULE}; {outcome.complaint}")
+            missing = "not found" in outcome.complaint
+            text = _NO_MODULE if missing else "modprobe nbd fails"
+            raise Unsupported("modprobe", "nbd", 0, f"{text}; {outcome.complaint}")
 
     def _describe(self, request: NbdRequest) -> dict[str, Any]:
         target = request.target

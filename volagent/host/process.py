@@ -27,6 +27,8 @@ from volagent.host import errors
 from volagent.host.breaker import Breaker, CircuitState
 from volagent.host.child import Child
 from volagent.host.errors import HostError, NotTried, TimedOut
+from volagent.host.worker import Worker
+from volagent.observe.metrics import observe_program
 
 T = TypeVar("T")
 
@@ -40,6 +42,19 @@ MESSAGE_CHARS_MAX: Final = 2000
 """Of what a program says; the middle is left out."""
 KILL_GRACE_S: Final = 1.0
 """How long a killed child has to disappear before it is abandoned."""
+WORKERS_KEPT_MAX: Final = 4
+WORKER_IDLE_S: Final = 30.0
+"""A child that answers calls is kept so long for the next one: the steps of a volume follow each
+other, and starting a program for each costs more than what it asks."""
+REPEATABLE: Final = frozenset(
+    {
+        "fetch_disk_names", "find_content", "flush_device", "is_device_held", "reach_portal",
+        "refuse_writes", "umount2", "write_attribute",
+    }
+)  # fmt: skip
+"""Operations that leave nothing behind in their process, and whose answers are short."""
+_OURS: Final = "volagent"
+"""What the metrics call children that run this package's own code."""
 _CHILD_CALLS: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child_calls.py")
 
 
@@ -107,6 +122,9 @@ class Helpers:
         self._backends: dict[str, _Backend] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._pooled: set[asyncio.Future[Any]] = set()
+        self._workers: list[Worker] = []
+        """Those that have answered and wait for another call, of whichever backend."""
+        self._closed = False
 
     async def run(
         self,
@@ -134,8 +152,11 @@ class Helpers:
     ) -> dict[str, Any]:
         """Run one of the operations of `child_calls.py`. Raises what it raised, and as `run`."""
         request = json.dumps({"operation": operation, "arguments": arguments}).encode()
-        argv = (sys.executable, "-I", "-S", _CHILD_CALLS, operation)
-        outcome = await self.run(argv, backend=backend, timeout_s=timeout_s, stdin=request)
+        if operation in REPEATABLE:
+            outcome = await self._ask_worker(operation, request, backend, timeout_s)
+        else:
+            argv = (sys.executable, "-I", "-S", _CHILD_CALLS, operation)
+            outcome = await self.run(argv, backend=backend, timeout_s=timeout_s, stdin=request)
         if outcome.returncode != 0:
             subject = str(arguments.get("path", backend))
             detail = outcome.complaint.rpartition("; ")[2] or f"exit status {outcome.returncode}"
@@ -146,6 +167,68 @@ class Helpers:
             kind: type[HostError] = getattr(errors, error.pop("kind"))
             raise kind(**error)
         return answer
+
+    async def _ask_worker(
+        self, operation: str, request: bytes, backend: str, timeout_s: float
+    ) -> Outcome:
+        """Have a child that waits for work, or a new one, answer."""
+        call = (operation, backend)
+        async with self._enter(backend) as place:
+            self._refuse_silent(place, call)
+            worker, answer = self._workers.pop() if self._workers else None, b""
+            try:
+                if worker is not None:
+                    answer = await self._ask(worker, request, timeout_s, place, call)
+                if not answer:  # none waited, or somebody killed it while it did
+                    worker = Worker(_CHILD_CALLS)
+                    answer = await self._ask(worker, request, timeout_s, place, call)
+            except (HostError, asyncio.CancelledError) as error:
+                if not isinstance(error, TimedOut):
+                    place.breaker.note_cancelled()
+                raise
+            place.breaker.note_answer()
+            assert worker is not None
+            if answer:
+                self._keep(worker)
+                return Outcome(0, answer, b"")
+            status = await worker.child.wait(KILL_GRACE_S)
+            return Outcome(status or 1, b"", worker.child.stderr)
+
+    async def _ask(
+        self,
+        worker: Worker,
+        request: bytes,
+        timeout_s: float,
+        place: _Backend,
+        call: tuple[str, str],
+    ) -> bytes:
+        """The answer, b"" when the child ended instead."""
+        try:
+            answer = await worker.ask(request, timeout_s)
+        except asyncio.CancelledError:
+            worker.close()
+            await self._kill(worker.child, place)
+            raise
+        if answer is None:
+            worker.close()
+            raise await self._time_out(worker.child, place, timeout_s, call)
+        if not answer:
+            worker.close()
+        return answer
+
+    def _keep(self, worker: Worker) -> None:
+        """For the next call, if that comes soon."""
+        if len(self._workers) >= WORKERS_KEPT_MAX or self._closed:
+            worker.close()
+            return
+        self._workers.append(worker)
+        asyncio.get_running_loop().call_later(WORKER_IDLE_S, self._let_go, worker)
+
+    def _let_go(self, worker: Worker) -> None:
+        """Of one that has waited for so long, or has been used since: whichever, it is time."""
+        if worker in self._workers:
+            self._workers.remove(worker)
+            worker.close()
 
     async def run_in_pool(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a slow, never a hanging, function in a thread. It goes on when this is cancelled."""
@@ -175,6 +258,13 @@ class Helpers:
 
     async def close(self) -> None:
         """Let the threads end; kill what is abandoned once more and wait for none of it."""
+        self._closed = True
+        while self._workers:
+            worker = self._workers.pop()
+            worker.close()
+            worker.child.kill()
+            await worker.child.wait(KILL_GRACE_S)
+            worker.child.forget()
         for place in self._backends.values():
             for child in place.abandoned:
                 child.kill()
@@ -230,6 +320,7 @@ class Helpers:
         except HostError:
             breaker.note_cancelled()
             raise
+        begun = self._clock.monotonic()
         try:
             status = await child.wait(timeout_s)
         except asyncio.CancelledError:
@@ -238,12 +329,20 @@ class Helpers:
             raise
         if status is not None:
             breaker.note_answer()
+            program = _OURS if argv[0] == sys.executable else call[0]
+            observe_program(program, self._clock.monotonic() - begun)
             return Outcome(status, child.stdout, child.stderr)
-        breaker.note_timeout()
+        raise await self._time_out(child, place, timeout_s, call)
+
+    async def _time_out(
+        self, child: Child, place: _Backend, timeout_s: float, call: tuple[str, str]
+    ) -> TimedOut:
+        """Kill a child whose time is over; what to raise."""
+        place.breaker.note_timeout()
         died = await self._kill(child, place)
         fate = "killed" if died else f"process {child.pid} does not die and was abandoned"
         detail = f"no answer within {timeout_s:g} s, {fate}"
-        raise TimedOut(*call, errno.ETIMEDOUT, detail)
+        return TimedOut(*call, errno.ETIMEDOUT, detail)
 
     async def _kill(self, child: Child, place: _Backend) -> bool:
         """Kill a child; False when it had to be abandoned."""

@@ -2,9 +2,11 @@
 
 An orphan with contents may be the only copy of somebody's data (a record lost with the run
 directory, a pod deleted by force while the agent was away, another agent's pod), so the only call
-made here is `rmdir`. What cannot go that way is reported with what is in it and what to do.
+made here is `rmdir`; links to raw devices and empty mount points of files go too. What cannot go
+that way is reported with what is in it and what to do.
 """
 
+import errno
 from collections.abc import Collection
 
 from volagent.drivers.layout import Layout
@@ -15,6 +17,8 @@ from volagent.observe.logs import get_logger
 
 SKELETON_DEPTHS = {"volumes": 2, "volumeDevices": 2, "volume-subpaths": 3}
 """How many levels below each of these are the agent's own directories."""
+_WITH_FILES = {"volumeDevices", "volume-subpaths"}
+"""Where the deepest level may have links to devices and empty files that were mounted over."""
 
 _log = get_logger("node")
 
@@ -25,7 +29,7 @@ def remove_pod_directory(trees: Trees, root: str) -> None:
     Raises `NotEmpty` or `Busy` where something is left; that is not ours to delete.
     """
     for kind, depth in SKELETON_DEPTHS.items():
-        _remove_skeleton(trees, f"{root}/{kind}", depth)
+        _remove_skeleton(trees, f"{root}/{kind}", depth, files=kind in _WITH_FILES)
     trees.remove_dir(root)
 
 
@@ -68,8 +72,13 @@ def find_orphans(host: Host, layout: Layout, known: Collection[PodUid]) -> list[
     return orphans
 
 
-def _remove_skeleton(trees: Trees, path: str, depth: int) -> None:
+def _remove_skeleton(trees: Trees, path: str, depth: int, *, files: bool) -> None:
     if depth:
         for name in trees.list_dir(path):
-            _remove_skeleton(trees, f"{path}/{name}", depth - 1)
-    trees.remove_dir(path)
+            _remove_skeleton(trees, f"{path}/{name}", depth - 1, files=files)
+    try:
+        trees.remove_dir(path)
+    except HostError as error:
+        if depth or not files or error.errno != errno.ENOTDIR:
+            raise
+        trees.remove_file(path)

@@ -100,6 +100,14 @@ recovery_seconds = Gauge(
     registry=REGISTRY,
 )  # fmt: skip
 
+_programs = Histogram(
+    "volagent_program_seconds",
+    "How long the programs take that the node starts; `volagent`: its own, in a process apart",
+    ("program",),
+    buckets=_BUCKETS,
+    registry=REGISTRY,
+)
+
 _children: dict[tuple[str, str, bool], Histogram] = {}
 
 
@@ -116,6 +124,11 @@ def observe_step(plugin: str, step: str, took_s: float, *, failed: bool) -> None
 def count_failure(plugin: str, step: str) -> None:
     """One failed operation on a volume."""
     _errors.labels(plugin, _OPERATION[step]).inc()
+
+
+def observe_program(program: str, took_s: float) -> None:
+    """A child process that ended by itself."""
+    _programs.labels(program).observe(took_s)
 
 
 def set_volumes(counts: Mapping[tuple[str, str], int]) -> None:

@@ -176,6 +176,10 @@ class Daemon:
         )
         return answer
 
+    def metrics(self) -> str:
+        """What `/metrics` says."""
+        return self.machine.run(f"curl -sSf --unix-socket {_SOCKET} http://volagent/metrics").out
+
     def uid(self, pod: Json) -> str:
         """The pod's uid."""
         return str(self.call("GET", _path(pod))["metadata"]["uid"])

@@ -150,7 +150,8 @@ class VagrantPool:
         if not is_own():
             self._remove_guests()  # of a run that was killed
         self._vagrant("box", "add", "--force", "--name", _BOX_NAME, str(_BOX))
-        self._vagrant("up", "--provider=libvirt", "--no-provision", *_MACHINES)
+        one_by_one = ["--no-parallel"] if self._domain_type == "qemu" else []  # see docs/vagrant.md
+        self._vagrant("up", "--provider=libvirt", "--no-provision", *one_by_one, *_MACHINES)
         addresses = self._read_addresses()
         if is_own():
             (self._own / _ADDRESSES).write_text(json.dumps(addresses))

@@ -16,6 +16,7 @@ from volagent.host.child import OUTPUT_MAX_BYTES
 from volagent.host.errors import Absent, HostError, NotTried, TimedOut, Unsupported
 from volagent.host.gauges import RealGauges
 from volagent.host.process import CHILDREN_PER_BACKEND_MAX, Helpers
+from volagent.observe.metrics import REGISTRY
 
 # Prints its pid and that of its own child, then hangs.
 HANGS = ("sh", "-c", 'sleep 1000 & echo "$$ $!" > "$0"; wait')
@@ -247,6 +248,18 @@ async def test_call_raises_what_the_child_raised(helpers, scratch):
 async def test_call_of_an_unknown_operation_fails_with_the_last_word_of_the_traceback(helpers):
     with pytest.raises(HostError, match="KeyError: 'nonsense'"):
         await helpers.call("nonsense", {"path": "/"}, backend="local", timeout_s=10)
+
+
+async def test_programs_are_counted_apart_from_our_own_children(helpers):
+    def count(program):
+        return (
+            REGISTRY.get_sample_value("volagent_program_seconds_count", {"program": program}) or 0
+        )
+
+    programs, ours = count("true"), count("volagent")
+    await helpers.run(("true",), backend="local", timeout_s=10)
+    await helpers.call("probe_path", {"path": "/"}, backend="local", timeout_s=10)
+    assert (count("true"), count("volagent")) == (programs + 1, ours + 1)
 
 
 async def test_usage_is_the_same_when_asked_from_a_child(helpers, reader, scratch):
