@@ -125,6 +125,18 @@ def test_writer_waits_and_finishes_when_the_nfs_server_loses_power_and_returns(l
     assert server.read("hard/late") == "late\n"
 
 
+@pytest.mark.only_on("uml", reason="the clock of a suspended guest stands still")
+def test_frozen_machine_does_nothing_and_its_clock_goes_on(machines):
+    one, _ = machines
+    one.run("(while sleep 0.1; do date +%s%N; done) >/run/ticks 2>/dev/null & echo $! >/run/ticker")
+    one.run("until [ -s /run/ticks ]; do sleep 0.1; done")
+    one.freeze()
+    time.sleep(3.0)
+    one.thaw()
+    ticks = [int(each) for each in one.run("kill $(cat /run/ticker); cat /run/ticks").out.split()]
+    assert max(b - a for a, b in itertools.pairwise(ticks)) > 2e9
+
+
 @pytest.mark.only_on("uml", reason="looks at the processes of User-Mode-Linux")
 def test_killed_run_leaves_no_process_and_its_directory_to_the_next_lab(backend):
     program = (

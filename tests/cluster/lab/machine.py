@@ -139,6 +139,12 @@ class Machine(Protocol):
     def heal(self) -> None:
         """Undo `partition`."""
 
+    def freeze(self) -> None:
+        """Stop its processor until `thaw`; on User-Mode-Linux its clock goes on."""
+
+    def thaw(self) -> None:
+        """Undo `freeze`."""
+
     def run(self, script: str, *, timeout_s: float = 60.0, check: bool = True) -> Outcome:
         """Run a bash script as root and wait for it, for `timeout_s` times the machine's patience.
 

@@ -180,6 +180,14 @@ class UmlMachine:
         """Put its tap back."""
         self._port.connect()
 
+    def freeze(self) -> None:
+        """Have its kernel wait for `thaw`."""
+        mconsole.send(self._directory, self._name, "stop")
+
+    def thaw(self) -> None:
+        """Have it go on."""
+        mconsole.send(self._directory, self._name, "go")
+
     def run(self, script: str, *, timeout_s: float = 60.0, check: bool = True) -> Outcome:
         """Run a bash script (`set -euo pipefail` included) and wait for it."""
         if self._power is None:

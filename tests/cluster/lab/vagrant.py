@@ -154,6 +154,14 @@ class VagrantMachine:
         """Put it back."""
         self._set_link("up")
 
+    def freeze(self) -> None:
+        """Suspend the guest in memory."""
+        self._hypervisor.virsh("suspend", self.guest.domain)
+
+    def thaw(self) -> None:
+        """Resume it."""
+        self._hypervisor.virsh("resume", self.guest.domain)
+
     def _set_link(self, state: str) -> None:
         table = self._hypervisor.virsh("domiflist", self.guest.domain)
         (mac,) = (line.split()[4] for line in table.splitlines() if f"{PREFIX}private" in line)
