@@ -50,22 +50,25 @@ class EbsAttacher:
         return {DEVICE_PATH: attachment.device, INSTANCE: place.instance_id}
 
     async def detach(self, placed: Placed) -> None:
-        """Have it detached from the instance that it was attached to."""
-        for instance_id in self._instances_of(placed):
-            with explained():
+        """Have it detached from the instance that it was attached to, and that the node is now."""
+        now = parse_provider_id(self.find_provider_id(placed.node))
+        known = {placed.facts.get(INSTANCE, ""), now.instance_id if now is not None else ""} - {""}
+        with explained():
+            if not known:
+                await self._check_nowhere(placed)
+            for instance_id in sorted(known):
                 await self.calls.ensure_detached(placed.disk, instance_id)
 
-    def _instances_of(self, placed: Placed) -> Collection[str]:
-        """The one that it was attached to, and the one that the node is now. Raises `Transient`."""
-        now = parse_provider_id(self.find_provider_id(placed.node))
-        found = {placed.facts.get(INSTANCE, ""), now.instance_id if now is not None else ""} - {""}
-        if not found:
+    async def _check_nowhere(self, placed: Placed) -> None:
+        """Raises `Transient` for a disk that may be the node's, which has not said what it is."""
+        found = await self.volumes.find(placed.disk)
+        if found is not None and found.attachments:
+            instance_id = found.attachments[0].instance_id
             raise Transient(
-                f"nobody knows which instance {placed.node} is, and whether it has {placed.disk}",
-                remedy="look in the cloud; is the disk attached nowhere, take the finalizer off its"
-                " VolumeAttachment",
+                f"{placed.disk} is attached to {instance_id}, and nobody knows whether that is node"
+                f" {placed.node}",
+                remedy="see that nothing there uses it, and detach it with the AWS tools",
             )
-        return found
 
     async def find_lost(self, held: Sequence[Placed]) -> Collection[Placed]:
         """Those that the API does not show at the instances that their nodes are."""
