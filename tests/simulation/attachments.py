@@ -62,22 +62,20 @@ class FakeStorage:
 
     async def attach(self, placed):
         await self._mishap()
-        self.reach.setdefault(self.identify(placed.source), set()).add(placed.node)
+        self.reach.setdefault(placed.disk, set()).add(placed.node)
         await self._mishap()
         return {"lun": "7"}
 
     async def detach(self, placed):
         await self._mishap()
-        disk = self.identify(placed.source)
+        disk = placed.disk
         if placed.node in self.users.get(disk, ()) and placed.node not in self.dead:
             self.violations.append(f"{disk} detached from {placed.node}, which uses it")
         self.reach.get(disk, set()).discard(placed.node)
         await self._mishap()
 
     async def find_lost(self, held):
-        return [
-            each for each in held if each.node not in self.reach.get(self.identify(each.source), ())
-        ]
+        return [each for each in held if each.node not in self.reach.get(each.disk, ())]
 
     def use(self, disk, node):
         if node not in self.reach.get(disk, ()):
@@ -98,6 +96,24 @@ class FakeStorage:
             raise Transient("the storage is away")
         if draw < 2 * self.rate:
             raise Uncertain("the answer was lost")
+
+
+class FakeCluster:
+    """Which disks the cluster has: CSI volumes of `FakeStorage`."""
+
+    driver = DRIVER
+
+    def make_storage(self, world):
+        return FakeStorage(world.chance, world.rate)
+
+    def make_attachers(self, world, _copies):
+        return {DRIVER: world.storage}
+
+    def source_of(self, disk):
+        return {"csi": {"driver": DRIVER, "volumeHandle": disk}}
+
+    def extras_of(self, _node):
+        return NodeExtras()
 
 
 class LossyClient:
@@ -172,7 +188,7 @@ class FakeNode:
         self.held = set()
         self.wanted = set()
 
-    async def run(self, start, *, rate):
+    async def run(self, tasks, *, rate):
         """The life of one agent."""
         world = self.world
         client = LossyClient(world.client, world.chance, rate)
@@ -187,8 +203,8 @@ class FakeNode:
         informer = Informer(
             world.client, NODES, me, lambda each: msgspec.convert(each, Node), reporter.saw
         )
-        start("informer", informer.run())
-        start("reporter", reporter.run(start, NodeExtras()))
+        tasks.start_loop("informer", informer.run())
+        tasks.start_loop("reporter", reporter.run(tasks.start, world.cluster.extras_of(self.name)))
         while True:
             await asyncio.sleep(world.chance.random() * (1 if world.rate else 4))
             await self._look_at_pods(gate, reporter)
@@ -197,8 +213,8 @@ class FakeNode:
         """The next look at the pods will do."""
 
     def _find_in_use(self, gate):
-        wanted = {disk for disk in self.wanted if gate.is_attached(unique_name(DRIVER, disk))}
-        return sorted(unique_name(DRIVER, disk) for disk in wanted | self.held)
+        wanted = {disk for disk in self.wanted if gate.is_attached(self.world.name_of(disk))}
+        return sorted(self.world.name_of(disk) for disk in wanted | self.held)
 
     async def _look_at_pods(self, gate, reporter):
         own = Selection(field_selector=f"spec.nodeName={self.name}")
@@ -208,7 +224,7 @@ class FakeNode:
         self.wanted = wanted | (self.held & {_disk_of(each) for each in leaving})
         reporter.hurry()
         for disk in sorted(wanted - self.held):
-            name = unique_name(DRIVER, disk)
+            name = self.world.name_of(disk)
             if gate.is_granted(name):
                 self.held.add(disk)
                 self.world.storage.use(disk, self.name)
@@ -234,14 +250,15 @@ def _disk_of(document):
 class World:
     """The cluster: everything that the death of a process leaves alone."""
 
-    def __init__(self, chance, *, rate=0.0, nodes=3):
+    def __init__(self, chance, *, rate=0.0, nodes=3, cluster=None):
+        self.cluster = cluster or FakeCluster()
         self.chance = chance
         self.rate = rate
         self.clock = VirtualClock()
         self.client = InProcessClient(
             MemoryStore(), Admission(), self.clock, token_key=b"k" * 32
         )  # fmt: skip
-        self.storage = FakeStorage(chance, rate)
+        self.storage = self.cluster.make_storage(self)
         self.nodes = [FakeNode(self, f"node{number:02}") for number in range(1, nodes + 1)]
         self.serial = 0
         self.controller = None
@@ -254,12 +271,12 @@ class World:
             made = await self.client.create(
                 CLAIMS, claim(disk, volumeName=f"pv-{disk}", accessModes=[*modes]), "default"
             )
-            source = {"driver": DRIVER, "volumeHandle": disk}
             reference = {
                 "kind": "PersistentVolumeClaim", "namespace": "default", "name": disk,
                 "uid": made["metadata"]["uid"],
             }  # fmt: skip
-            spec = {"csi": source, "claimRef": reference, "nfs": None, "accessModes": [*modes]}
+            source = self.cluster.source_of(disk)
+            spec = {**source, "claimRef": reference, "nfs": None, "accessModes": [*modes]}
             await self.client.create(PERSISTENT_VOLUMES, volume(f"pv-{disk}", **spec))
 
     async def declare(self, name, node, disk):
@@ -276,7 +293,7 @@ class World:
         events = EventRecorder(client, self.clock, component="volagent", host="server")
         async with Supervisor() as tasks:
             self.controller = AttachController(
-                copies, client, events, {DRIVER: self.storage}, self.clock
+                copies, client, events, self.cluster.make_attachers(self, copies), self.clock
             )
             for part in (copies, events, self.controller):
                 tasks.start_loop(type(part).__name__, part.run())
@@ -302,7 +319,7 @@ class World:
                 lifetime_s = self.chance.random() * 60 if self.rate else 1e9
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(lifetime_s), Supervisor() as tasks:
-                        await node.run(tasks.start_loop, rate=self.rate)
+                        await node.run(tasks, rate=self.rate)
                 await asyncio.sleep(0.1)
 
         tasks = [asyncio.ensure_future(control()), *(
@@ -316,6 +333,9 @@ class World:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+
+    def name_of(self, disk):
+        return unique_name(self.cluster.driver, disk)
 
     async def attachments(self):
         found = (await self.client.list(VOLUME_ATTACHMENTS)).items

@@ -137,8 +137,12 @@ class FakeEc2:
         visible = self.clock.monotonic() - self.lasting.tags_unseen
         found = [disk for disk in self.there if disk.made_s <= visible]
         for wanted in parameters["Filter"]:
-            name, (value,) = wanted["Name"], wanted["Value"]
-            if name == "tag-key":
+            name, values = wanted["Name"], wanted["Value"]
+            assert len(values) <= 200
+            value = values[0]
+            if name == "volume-id":
+                found = [disk for disk in self.there if disk.id in values]
+            elif name == "tag-key":
                 found = [disk for disk in found if value in disk.tags]
             else:
                 tag = name.removeprefix("tag:")

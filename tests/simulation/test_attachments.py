@@ -149,7 +149,7 @@ def test_nothing_is_taken_from_a_silent_node_until_it_is_known_to_be_off():
     async def _run_for(node, seconds):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds), Supervisor() as tasks:
-                await node.run(tasks.start_loop, rate=0)
+                await node.run(tasks, rate=0)
 
     run_virtually(story())
 

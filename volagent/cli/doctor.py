@@ -24,7 +24,7 @@ from volagent.cli.errors import CommandError, Refused, Unreachable, UsageError
 from volagent.cli.options import talks_to_daemon
 from volagent.cli.output import clean, paint, print_document, print_line
 from volagent.cli.progress import VOLUMES_READY
-from volagent.client.contract import PODS
+from volagent.client.contract import NODES, PODS
 from volagent.objects.meta import Document
 from volagent.settings import Settings, SettingsError, load_settings
 
@@ -114,6 +114,7 @@ def _examine(api: Api, settings: Settings) -> Iterator[Finding]:
         pods = _fetch_pods(api)
         yield from check_pods(pods or ())
         known = {pod["metadata"]["uid"] for pod in pods} if pods is not None else None
+    yield from _check_versions(api)
     yield from check_leftovers(settings, mounts, known)
     yield from check_records(settings, _read_boot_id())
 
@@ -187,11 +188,11 @@ def judge_rivals(
 
 
 def is_daemon(arguments: Sequence[str]) -> bool:
-    """Whether a command line is `volagent run`, by itself or under an interpreter."""
+    """Whether a command line is `volagent run` or `agent`, by itself or under an interpreter."""
     names = [os.path.basename(argument) for argument in arguments]
     if names and names[0].startswith("python"):
         names = names[1:]
-    return names[:1] == ["volagent"] and "run" in names
+    return names[:1] == ["volagent"] and not {"run", "agent"}.isdisjoint(names)
 
 
 def find_flag(arguments: Sequence[str], flag: str, default: str) -> str:
@@ -222,6 +223,29 @@ def _fetch_pods(api: Api) -> list[Document] | None:
         return list(api.get(object_path(PODS)).get("items") or ())
     except Refused:
         return None
+
+
+def _check_versions(api: Api) -> Iterator[Finding]:
+    try:
+        nodes = api.get(object_path(NODES)).get("items") or ()
+        daemon = str(api.get("/version").get("gitVersion") or "")
+    except (Refused, Unreachable):
+        return  # told already
+    yield from check_versions(daemon, nodes)
+
+
+def check_versions(daemon: str, nodes: Iterable[Document]) -> Iterator[Finding]:
+    """Nodes whose agents have another version than the daemon that was asked. Pure."""
+    mine = daemon.partition("+volagent.")[2]
+    for node in nodes:
+        info = (node.get("status") or {}).get("nodeInfo") or {}
+        theirs = str(info.get("kubeletVersion") or "").removeprefix("volagent-")
+        if theirs and theirs != mine:
+            yield Finding(
+                "daemon", f"version of node {node['metadata']['name']}", WARN,
+                f"{theirs}, and {mine} here: one version apart is fine, more is not tested",
+                "upgrade the servers first, then the agents",
+            )  # fmt: skip
 
 
 def _read_boot_id() -> str:

@@ -24,6 +24,8 @@ class Resource:
     kind: str
     namespaced: bool = True
     short_names: tuple[str, ...] = ()
+    newer: bool = False
+    """Servers of the version before do not serve it: whoever follows it does without there."""
 
     @property
     def api_version(self) -> str:

@@ -6,6 +6,9 @@ loop's thread, after the copy was updated; it must return quickly, and whatever 
 understood); its siblings are unaffected. An object that was replaced by another one of the same
 name is reported as gone and then as new.
 
+A kind that is `newer` than the server counts as one without objects, and is asked for again now and
+then. That any other kind is not served is an error: whoever goes by an empty list may tear down.
+
 When the connection breaks, the watch resumes at the last version seen; only when that is too old
 is everything listed again, and then only what really changed is reported.
 """
@@ -18,7 +21,15 @@ from typing import Generic, TypeVar
 import msgspec
 
 from volagent.aio.backoff import BackOff
-from volagent.client.contract import ApiError, Client, Gone, Resource, Selection
+from volagent.client.contract import (
+    ApiError,
+    Client,
+    Forbidden,
+    Gone,
+    NotFound,
+    Resource,
+    Selection,
+)
 from volagent.objects.meta import Document
 from volagent.observe.logs import get_logger
 
@@ -95,7 +106,12 @@ class Informer(Generic[T]):
             await asyncio.sleep(RETRY.delay_s(self._failures, random.random()))
 
     async def _list(self) -> None:
-        listing = await self._client.list(self._resource, self._selection)
+        try:
+            listing = await self._client.list(self._resource, self._selection)
+        except (NotFound, Forbidden):
+            if self._resource.newer:
+                self.synced.set()
+            raise
         gone = set(self._versions)
         for document in listing.items:
             gone.discard(self._take(document))

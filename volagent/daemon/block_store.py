@@ -6,7 +6,7 @@ Nothing of it is there unless `aws.enabled` is set; nothing is asked of the netw
 from volagent.aio.clock import Clock
 from volagent.drivers.ebs.cloud import EbsConfig
 from volagent.drivers.ebs.store import BlockStore, make_block_store
-from volagent.node.register import NodeExtras
+from volagent.node.register import NodeExtras, Whereabouts
 from volagent.settings import AwsSettings
 
 ATTACH_LIMIT = "attachable-volumes-aws-ebs"
@@ -29,7 +29,11 @@ def open_block_store(settings: AwsSettings, clock: Clock) -> BlockStore | None:
 
 
 def describe_extras(settings: AwsSettings, store: BlockStore | None) -> NodeExtras:
-    """What the Node says because of it: zone, region, and how many disks it takes."""
+    """What the Node says because of it: instance, zone, and how many disks it takes."""
     if store is None:
         return NodeExtras()
-    return NodeExtras(store.fetch_labels, {ATTACH_LIMIT: str(settings.attach_limit)})
+
+    async def fetch_whereabouts() -> Whereabouts:
+        return Whereabouts(await store.fetch_labels(), await store.fetch_provider_id())
+
+    return NodeExtras(fetch_whereabouts, {ATTACH_LIMIT: str(settings.attach_limit)})

@@ -26,6 +26,7 @@ from volagent.control.provision.run import ProvisionController
 from volagent.control.schedule.run import Scheduler
 from volagent.control.schedule.view import PlacementView
 from volagent.control.snapshot.run import SnapshotController
+from volagent.daemon.block_store import open_block_store
 from volagent.drivers.attaching.table import make_attachers
 from volagent.drivers.image import IMAGE
 from volagent.drivers.provisioning.contract import ProvisionerTable
@@ -75,7 +76,10 @@ def make_server_controllers(
 ) -> Controllers:
     """The controllers of a cluster, and those of what `machine` can provision."""
     scheduler = Scheduler(copies, client, events, clock)
-    attaching = AttachController(copies, client, events, make_attachers(), clock)
+    attachers = make_attachers(
+        open_block_store(settings.aws, clock), lambda node: _provider_id_of(copies, node)
+    )
+    attaching = AttachController(copies, client, events, attachers, clock)
     known = frozenset({*machine.provisioners, *NODE_LOCAL})
     running: dict[str, Controller] = {
         "binder": Binder(copies, client, events, known),
@@ -88,6 +92,11 @@ def make_server_controllers(
         **make_volume_controllers(settings, copies, client, events, clock, machine),
     }
     return Controllers(running, PlacementView(copies, scheduler), AttachmentView(copies, attaching))
+
+
+def _provider_id_of(copies: SharedCopies, node: str) -> str:
+    found = copies.nodes.get("", node)
+    return found.spec.provider_id if found is not None else ""
 
 
 def make_volume_controllers(

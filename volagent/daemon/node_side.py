@@ -138,7 +138,7 @@ def _describe_node_extras(
         if driver.startswith("kubernetes.io/")
     }
     csi = {str(name): limits.get(name) for name in drivers if "/" not in name}
-    return NodeExtras(found.fetch_labels, {**found.limits, **in_tree}, csi)
+    return NodeExtras(found.fetch_whereabouts, {**found.limits, **in_tree}, csi)
 
 
 def _make_hand_over(

@@ -59,7 +59,7 @@ def make_drivers(
     if nbd is not None:
         drivers += (NbdDriver(host, nbd),)
     if block_store is not None:
-        drivers += (EbsDriver(host, block_store.cloud, block_store.volumes),)
+        drivers += (EbsDriver(host, block_store.cloud.config.device_links),)
     if initiator is not None:
         drivers += (IscsiDriver(host, initiator),)
     return {driver.name: driver for driver in drivers}

@@ -108,6 +108,9 @@ class VolumeSpec(msgspec.Struct, frozen=True):
     capacity_bytes: int | None = None
     identity: str = ""
     """What the storage calls the disk, for drivers that are `Networked`."""
+    device_path: str = ""
+    """Under which name the storage attached the disk, where that has a meaning; known to `attach`
+    only."""
     one_pod: bool = False
     """ReadWriteOncePod: never for two pods at once."""
     credentials: Credentials | None = None

@@ -22,7 +22,8 @@ class AttachmentGate:
 
     def __init__(self) -> None:
         self._version = 0
-        self._attached: frozenset[str] = frozenset()
+        self._attached: dict[str, str] = {}
+        """Disk → under which name its storage attached it."""
         self._granted: frozenset[str] = frozenset()
         self._waiting: dict[str, VolumeKey] = {}
 
@@ -39,6 +40,10 @@ class AttachmentGate:
         """Whether the controller has named a disk for this node."""
         return volume in self._attached
 
+    def device_path(self, volume: str) -> str:
+        """The name under which a disk's storage has attached it, if that has any."""
+        return self._attached.get(volume, "")
+
     def await_grant(self, volume: str, key: VolumeKey) -> None:
         """Have `observe` tell when the disk may be touched."""
         self._waiting[volume] = key
@@ -49,14 +54,15 @@ class AttachmentGate:
         An older version than the last is ignored: what is read and what is written meet here.
         """
         if node is None:
-            self._version, self._attached, self._granted = 0, frozenset(), frozenset()
+            self._version, self._attached, self._granted = 0, {}, frozenset()
             return set()
         version = int(node.metadata.resource_version or "0")
         if version <= self._version:
             return set()
         self._version = version
-        self._attached = frozenset(each.name for each in node.status.volumes_attached or ())
-        self._granted = self._attached.intersection(node.status.volumes_in_use or ())
+        listed = node.status.volumes_attached or ()
+        self._attached = {each.name: each.device_path for each in listed}
+        self._granted = frozenset(self._attached).intersection(node.status.volumes_in_use or ())
         return {
             self._waiting.pop(volume) for volume in tuple(self._waiting) if volume in self._granted
         }
@@ -92,6 +98,8 @@ def _is_held(record: VolumeRecord) -> bool:
 
 
 def _name_of(record: VolumeRecord) -> str:
+    """Records of a version that did not know the identity of such a disk have its handle."""
     body = record.source.body if record.source else {}
-    handle = record.identity or body.get("volumeHandle", "")
+    device = record.device.handle if record.device is not None else ""
+    handle = record.identity or body.get("volumeHandle", "") or device
     return unique_name(record.driver, handle) if handle else f"{record.driver}/{record.name}"

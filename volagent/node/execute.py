@@ -96,6 +96,11 @@ class Executor:
                 remedy=f"see `volagent describe pv {spec.name}` for who has it",
             )
 
+    def _as_attached(self, spec: VolumeSpec) -> VolumeSpec:
+        """With what the storage says of a networked disk."""
+        path = self.gate.device_path(attachment_of(spec)) if spec.identity else ""
+        return replace(spec, device_path=path) if path else spec
+
     async def _set_up(
         self, step: Prepare | Stage | Publish | Refresh | Expand, wanted: Wanted
     ) -> str:
@@ -119,6 +124,7 @@ class Executor:
             subject = found
             spec = self._spec_of(found)
         self._check_attachment(spec)
+        spec = self._as_attached(spec)
         driver = cast("Attaches", self.drivers[spec.driver])
         known = found.device if found is not None else None
         self.actual.set_attached(subject, Held.UNKNOWN, known)  # (1)
@@ -170,7 +176,8 @@ class Executor:
         done: Done
         if found.stage is None:
             # A raw device is in use: it is only looked at again, and takes its new size.
-            done = await cast("Attaches", self.drivers[spec.driver]).attach(spec)
+            attaches = cast("Attaches", self.drivers[spec.driver])
+            done = await attaches.attach(self._as_attached(spec))
         else:
             driver = cast("Expands", self.drivers[spec.driver])
             done = await driver.expand(spec, device, found.stage)

@@ -33,7 +33,7 @@ from volagent.node.status import (
     merge_conditions,
     volumes_condition,
 )
-from volagent.node.trace import Trace
+from volagent.node.trace import StepTrace, Trace
 from volagent.objects.meta import Document, PodUid
 from volagent.objects.pod import Pod
 from volagent.observe.logs import get_logger
@@ -41,6 +41,8 @@ from volagent.observe.metrics import pod_ready_seconds
 
 API_RETRY_S = 2.0
 UNEXPECTED_RETRY_S = 30.0
+WAIT_GRACE_S = 3.0
+"""How long a volume may wait for somebody else before its pod's condition says so."""
 PROBLEM_GRACE_S = 1.0
 """A problem of the declaration becomes an event only then; the condition has it at once."""
 FINAL_PHASES = ("Succeeded", "Failed")
@@ -182,6 +184,9 @@ class PodWorker:
         await self._write_status(entry, ready, answer)
         if entry.finished:
             return await self._release(uid, entry)
+        keys = [volume.spec.key for volume in resolved.volumes.values()]
+        if any(self.trace.wait(key) and not self._long_wait(key) for key in keys):
+            look_again_s = _earlier_of(look_again_s, WAIT_GRACE_S)
         return _earlier_of(answer.retry_after_s, look_again_s)
 
     def _tell_problems(self, entry: PodEntry, resolved: ResolvedPod) -> float | None:
@@ -213,10 +218,17 @@ class PodWorker:
             if is_published(resolved, name, self.actual.get(key)):
                 continue
             waiting.append(name)
-            failure = self.trace.failure(key, resolved.uid)
+            failure = self.trace.failure(key, resolved.uid) or self._long_wait(key)
             if failure is not None:
                 blockers.append(block_by_failure(name, failure))
         return tuple(waiting), tuple(blockers)
+
+    def _long_wait(self, key: VolumeKey) -> StepTrace | None:
+        """The step that waits for somebody else for longer than that usually takes."""
+        trace = self.trace.wait(key)
+        since = trace.waiting_since if trace is not None else None
+        lasts = since is not None and (self.clock.wall() - since).total_seconds() >= WAIT_GRACE_S
+        return trace if lasts else None
 
     def _bind_sub_paths(self, entry: PodEntry, resolved: ResolvedPod) -> tuple[ResolvedPod, bool]:
         sub_paths, problems = self.hand_over.sub_paths(entry.pod, resolved)

@@ -37,17 +37,26 @@ from volagent.observe.logs import get_logger
 GATHER_S = 0.1
 _NO_LABELS: Mapping[str, str] = {}
 RETRY_S = 5.0
-LABEL_RETRY_S = 15.0
+LOCATE_RETRY_S = 15.0
 
 _log = get_logger("node")
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """Where in a cloud this machine is."""
+
+    labels: Mapping[str, str]
+    provider_id: str
+    """What the cloud calls it, for `spec.providerID`."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeExtras:
     """What is told of the Node beyond what this machine knows by itself."""
 
-    fetch_labels: Callable[[], Awaitable[Mapping[str, str]]] | None = None
-    """Whoever knows more labels; may fail with a `DriverError` and is then asked again."""
+    fetch_whereabouts: Callable[[], Awaitable[Whereabouts]] | None = None
+    """Whoever knows; may fail with a `DriverError` and is then asked again."""
     limits: Mapping[str, str] = field(default_factory=dict)
     """Resources beyond processors and memory, such as places for disks."""
     csi_drivers: Mapping[str, int | None] = field(default_factory=dict)
@@ -116,24 +125,29 @@ class NodeReporter:
                 await self._client.patch(NODES, self._name, change)
         self._registered.set()
 
-    async def _label(self, fetch_labels: Callable[[], Awaitable[Mapping[str, str]]]) -> None:
+    async def _locate(self, fetch_whereabouts: Callable[[], Awaitable[Whereabouts]]) -> None:
+        await self._registered.wait()
         while True:
             try:
-                labels = dict(await fetch_labels())
-                await self._client.patch(NODES, self._name, {"metadata": {"labels": labels}})
+                found = await fetch_whereabouts()
+                change: Document = {
+                    "metadata": {"labels": dict(found.labels)},
+                    "spec": {"providerID": found.provider_id},
+                }
+                await self._client.patch(NODES, self._name, change)
             except (ApiError, DriverError) as error:
-                _log.warning("node not labelled", error=str(error), retry_s=LABEL_RETRY_S)
-                await asyncio.sleep(LABEL_RETRY_S)
+                _log.warning("node not located", error=str(error), retry_s=LOCATE_RETRY_S)
+                await asyncio.sleep(LOCATE_RETRY_S)
             else:
-                _log.info("node labelled", labels=labels)
+                _log.info("node located", machine=found.provider_id, labels=dict(found.labels))
                 return
 
     async def run(
         self, start: Callable[[str, Coroutine[Any, Any, None]], object], extras: NodeExtras
     ) -> None:
         """Write the facts, then the volumes in use whenever they changed, for ever."""
-        if extras.fetch_labels is not None:
-            start("node labels", self._label(extras.fetch_labels))
+        if extras.fetch_whereabouts is not None:
+            start("whereabouts of the node", self._locate(extras.fetch_whereabouts))
         await self._registered.wait()
         await self._try(self._write_facts, extras.limits)
         await self._try(self._write_drivers, extras.csi_drivers)

@@ -29,6 +29,8 @@ class StepTrace:
     remedy: str = ""
     attempts: int = 1
     next_retry_at: datetime | None = None
+    waiting_since: datetime | None = None
+    """Over all its runs, since it last came to another end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +53,19 @@ class Trace:
     _moments: dict[PodUid, deque[Moment]] = field(default_factory=dict)
 
     def begin(self, key: VolumeKey, step: str, pod: PodUid | None, now: datetime) -> StepTrace:
-        """A step starts now; a failed one before it counts as an earlier attempt."""
+        """A step starts now; a failed one before it counts as an earlier attempt.
+
+        One that waits for somebody else has waited since it first did.
+        """
         steps = self._steps.get(key)
         if steps is None:
             steps = self._steps[key] = {}
         before = steps.get((step, pod))
         attempts = before.attempts + 1 if before is not None and before.state == "failed" else 1
-        trace = steps[(step, pod)] = StepTrace(step, "running", now, attempts=attempts)
+        since = before.waiting_since if before is not None else None
+        trace = steps[(step, pod)] = StepTrace(
+            step, "running", now, attempts=attempts, waiting_since=since
+        )
         return trace
 
     def steps(self, key: VolumeKey) -> dict[StepKey, StepTrace]:
@@ -70,6 +78,11 @@ class Trace:
             if trace.state == "failed" and (pod is None or of is None or of == pod):
                 return trace
         return None
+
+    def wait(self, key: VolumeKey) -> StepTrace | None:
+        """The step of a volume that waits for somebody else."""
+        steps = self._steps.get(key, {}).values()
+        return next((trace for trace in steps if trace.state == "waiting"), None)
 
     def note(self, pod: PodUid, volume: str, what: str, now: datetime) -> None:
         """Remember a notable moment."""

@@ -145,8 +145,9 @@ class VolumeWorker:
         trace.remedy = error.remedy if isinstance(error, DriverError) else ""
         if isinstance(error, Waiting):
             trace.state = "waiting"
+            trace.waiting_since = trace.waiting_since or trace.started_at
             return error
-        trace.state = "failed"
+        trace.state, trace.waiting_since = "failed", None
         observe_step(driver, name, took_s, failed=True)
         count_failure(driver, name)
         pods = [pod] if pod is not None else sorted(self._users(step.key))
@@ -156,7 +157,7 @@ class VolumeWorker:
     def _succeeded(
         self, key: VolumeKey, name: str, pod: PodUid | None, trace: StepTrace, evidence: str
     ) -> None:
-        trace.state = "done"
+        trace.state, trace.waiting_since = "done", None
         trace.evidence = evidence
         undone = _UNDOES.get(name)
         if undone is not None:

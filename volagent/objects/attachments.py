@@ -28,6 +28,9 @@ CONFIRMED_BOOT: Final = "volagent.dev/confirmed-off"
 """Annotation of a Node: which boot of it that word is about."""
 DETACH_FINALIZER: Final = "volagent.dev/detach"
 """Goes when the storage has taken the volume from the node."""
+DEVICE_PATH: Final = "devicePath"
+"""Of `status.attachmentMetadata`: the name under which the storage attached the disk."""
+_CSI: Final = "kubernetes.io/csi/"
 
 
 class AttachmentSource(View, frozen=True):
@@ -72,7 +75,17 @@ def unique_name(driver: str, identity: str) -> str:
     """`kubernetes.io/iscsi/<identity>`, or `kubernetes.io/csi/<driver>^<identity>`."""
     if driver.startswith("kubernetes.io/"):
         return f"{driver}/{identity}"
-    return f"kubernetes.io/csi/{driver}^{identity}"
+    return f"{_CSI}{driver}^{identity}"
+
+
+def split_name(volume: str) -> tuple[str, str]:
+    """The driver and the identity in a unique name."""
+    if volume.startswith(_CSI):
+        driver, _, identity = volume.removeprefix(_CSI).partition("^")
+        return driver, identity
+    first, _, rest = volume.partition("/")
+    second, _, identity = rest.partition("/")
+    return f"{first}/{second}", identity
 
 
 def attachment_name(volume: str, node: str, *, exclusive: bool) -> str:

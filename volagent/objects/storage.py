@@ -147,6 +147,8 @@ class NodeSpec(View, frozen=True):
     unschedulable: bool | None = None
     """Cordoned."""
     taints: list[Taint] | None = None
+    provider_id: str = msgspec.field(default="", name="providerID")
+    """What the cloud calls the machine: `aws:///us-east-1a/i-0123456789abcdef0`."""
 
 
 class Node(TypedObject, frozen=True):

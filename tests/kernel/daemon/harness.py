@@ -71,6 +71,8 @@ class Daemon:
         self.images = self.state / "images"
         self.log = base / "log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.source: Path | None = None
+        """Where the package is, in another version than this one."""
 
     # -- life -------------------------------------------------------------------------------
 
@@ -93,9 +95,12 @@ class Daemon:
                     *(f"--{name}-dir={path}" for name, path in used.items()), *arguments,
                 ],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                env={**os.environ, _MARK: str(self.base)},
+                env={**os.environ, _MARK: str(self.base), **self._find_source()},
                 preexec_fn=_die_with_pytest,  # pytest runs no other thread here
             )  # fmt: skip
+
+    def _find_source(self) -> dict[str, str]:
+        return {} if self.source is None else {"PYTHONPATH": str(self.source)}
 
     def start(self, *arguments: str, settings: str = "") -> None:
         """Start it and wait until it is ready."""

@@ -226,7 +226,10 @@ def test_disk_that_another_machine_has_is_not_taken(world: World) -> None:
     moto.call("AttachVolume", VolumeId=disk, InstanceId=other, Device="/dev/sdf")
     pod = an_inline_pod("web", disk)
     daemon.declare(pod)
-    daemon.wait_blocked(pod, "Multi-Attach error", disk, other)
+    daemon.wait_event(pod, "FailedAttachVolume", "Multi-Attach error", disk, other)
+    daemon.wait_blocked(pod, disk, "is not attached to this node yet")
+    (step,) = [s for s in daemon.ask_node("explain", pod)["steps"] if s["step"] == "attach"]
+    assert "Multi-Attach error" in step["error"]
     moto.call("DetachVolume", VolumeId=disk, InstanceId=other)
     daemon.wait_ready(pod)
     daemon.delete_gone(pod)
@@ -236,7 +239,7 @@ def test_disk_that_another_machine_has_is_not_taken(world: World) -> None:
 def test_disk_that_is_not_there_is_named(world: World) -> None:
     pod = an_inline_pod("web", "vol-0123456789abcdef0")
     world.daemon.declare(pod)
-    world.daemon.wait_blocked(pod, "vol-0123456789abcdef0 does not exist")
+    world.daemon.wait_event(pod, "FailedAttachVolume", "vol-0123456789abcdef0 does not exist")
     world.daemon.delete_gone(pod)
 
 
@@ -271,6 +274,7 @@ def test_node_says_where_it_is_and_how_many_disks_it_takes(world: World) -> None
     assert labels == {
         "topology.kubernetes.io/zone": ZONE, "topology.kubernetes.io/region": REGION,
     }  # fmt: skip
+    assert world.daemon.get(node)["spec"]["providerID"] == f"aws:///{ZONE}/{world.instance}"
     until(
         lambda: "attachable-volumes-aws-ebs" in str(world.daemon.get(node).get("status")),
         told=world.daemon.read_log,

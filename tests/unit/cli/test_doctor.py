@@ -10,6 +10,7 @@ from volagent.cli.checks import FAIL, OK, WARN, Finding
 from volagent.cli.doctor import (
     check_pods,
     check_status,
+    check_versions,
     find_flag,
     format_findings,
     is_daemon,
@@ -163,6 +164,7 @@ def test_second_daemon_and_kubelet_on_the_same_root_fail():
     [
         ("/x/python3 /x/volagent run --root-dir /a", True),
         ("/x/volagent --run-dir /r run", True),
+        ("/x/volagent agent", True),
         ("/x/volagent get pods", False),
         ("vim volagent run", False),
         ("bash -c sleep volagent run", False),
@@ -170,6 +172,17 @@ def test_second_daemon_and_kubelet_on_the_same_root_fail():
 )
 def test_daemon_is_known_by_its_command_line(line, answer):
     assert is_daemon(line.split()) is answer
+
+
+def test_agents_of_another_version_are_told():
+    nodes = [
+        {"metadata": {"name": name}, "status": {"nodeInfo": {"kubeletVersion": version}}}
+        for name, version in (("a", "volagent-0.1.0"), ("b", "volagent-0.2.0"), ("c", ""))
+    ]
+    (found,) = check_versions("v1.30.0+volagent.0.1.0", nodes)
+    assert (found.name, found.level) == ("version of node b", "warn")
+    assert found.detail.startswith("0.2.0, and 0.1.0 here")
+    assert found.remedy == "upgrade the servers first, then the agents"
 
 
 def test_flag_is_found_in_both_forms():

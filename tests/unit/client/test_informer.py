@@ -3,11 +3,16 @@
 import asyncio
 from dataclasses import dataclass
 
+import pytest
+
 from tests.simulation.virtual_time import run_virtually
 from volagent.client.contract import (
     CONFIG_MAPS,
+    Forbidden,
     Gone,
     Listing,
+    NotFound,
+    Resource,
     Selection,
     Unavailable,
     WatchEvent,
@@ -172,3 +177,27 @@ def test_informer_does_not_repeat_what_it_told_when_events_repeat():
     )  # fmt: skip
 
     assert told == [("a", None, 1), ("a", 1, None)]
+
+
+@pytest.mark.parametrize("refusal", [NotFound("no such kind"), Forbidden("no such right")])
+@pytest.mark.parametrize("newer", [True, False])
+def test_kind_that_the_server_does_not_know_is_an_empty_one_when_it_is_newer(newer, refusal):
+    kind = Resource("next.test", "v1", "things", "Thing", newer=newer)
+
+    async def main():
+        client = ScriptedClient([refusal] * 4 + [Listing([thing("a", 1, 1)], "5")], [[]])
+        told = []
+        informer = Informer(
+            client, kind, Selection(), decode, lambda key, old, new: told.append(key[1])
+        )
+        running = asyncio.ensure_future(informer.run())
+        await asyncio.sleep(0.01)
+        assert informer.synced.is_set() is newer
+        assert told == []
+        await client.done.wait()
+        assert informer.synced.is_set()
+        assert told == ["a"]
+        running.cancel()
+        await asyncio.wait([running])
+
+    run_virtually(main())

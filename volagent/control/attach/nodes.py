@@ -8,12 +8,14 @@ changes the Node then, so that of two controllers one must notice the other.
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
 from volagent.client.contract import NODES, VOLUME_ATTACHMENTS, Client, Conflict, NotFound
 from volagent.control.attach.decide import Standing, find_proof, is_in_use
+from volagent.objects.attachments import DEVICE_PATH
 from volagent.objects.meta import Document
 from volagent.objects.storage import Node
 
@@ -36,9 +38,10 @@ class AttachedLists:
                 listed = _listed(document)
                 if any(each["name"] == volume for each in listed):
                     return True
-                if not await self._is_attached(standing):
+                facts = await self._read_facts(standing)
+                if facts is None:
                     return False
-                listed.append({"name": volume, "devicePath": ""})
+                listed.append({"name": volume, "devicePath": facts.get(DEVICE_PATH, "")})
                 if await self._write(document, listed):
                     return True
         raise Conflict(f"node {node} changes all the time")
@@ -60,14 +63,17 @@ class AttachedLists:
                     return True
         raise Conflict(f"node {node} changes all the time")
 
-    async def _is_attached(self, standing: Standing) -> bool:
+    async def _read_facts(self, standing: Standing) -> Mapping[str, str] | None:
+        """What the storage said when it attached the disk; None when it is not attached."""
         try:
             document = await self._client.get(VOLUME_ATTACHMENTS, standing.attachment)
         except NotFound:
-            return False
+            return None
         metadata, status = document["metadata"], document.get("status") or {}
         going = metadata.get("deletionTimestamp") is not None
-        return metadata["uid"] == standing.uid and not going and bool(status.get("attached"))
+        if metadata["uid"] != standing.uid or going or not status.get("attached"):
+            return None
+        return status.get("attachmentMetadata") or {}
 
     async def _write(self, document: Document, listed: list[Any]) -> bool:
         metadata = document["metadata"]

@@ -47,10 +47,10 @@ from volagent.control.attach.documents import (
 from volagent.control.attach.nodes import AttachedLists
 from volagent.control.attach.wants import Want, WantFinder, WantIndex, claims_of
 from volagent.control.attach.world import AttachmentWorld
-from volagent.drivers.attaching.contract import AttacherTable, Placed, Verifies
+from volagent.drivers.attaching.contract import Attacher, AttacherTable, Placed, Verifies
 from volagent.drivers.contract import DriverName
-from volagent.drivers.errors import DriverError
-from volagent.objects.attachments import VolumeAttachment
+from volagent.drivers.errors import DriverError, Transient
+from volagent.objects.attachments import VolumeAttachment, split_name
 from volagent.objects.pod import Pod
 from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
 from volagent.observe.attachments import ACTUAL, DESIRED, AttachmentCounts, showing_attachments
@@ -190,12 +190,11 @@ class AttachController:
 
     async def _attach(self, volume: str, step: Attach) -> float | None:
         attachment = await self._read(step.standing)
-        placed = self._placed(attachment)
-        if placed is None or attachment.metadata.deletion_timestamp is not None:
+        placed = self._placed(volume, attachment)
+        if placed.source is None or attachment.metadata.deletion_timestamp is not None:
             return None
-        driver = self._world.driver_of(volume)
         try:
-            facts = await self._attachers[driver].attach(placed)
+            facts = await self._attacher_of(volume).attach(placed)
         except DriverError as error:
             return await self._failed(volume, attachment, error, step.wants)
         status = status_attached(attachment, facts)
@@ -221,12 +220,10 @@ class AttachController:
         if not standing.attachment:
             return None
         attachment = await self._read(standing)
-        placed = self._placed(attachment)
-        if placed is not None:
-            try:
-                await self._attachers[self._world.driver_of(volume)].detach(placed)
-            except DriverError as error:
-                return await self._failed(volume, attachment, error, ())
+        try:
+            await self._attacher_of(volume).detach(self._placed(volume, attachment))
+        except DriverError as error:
+            return await self._failed(volume, attachment, error, ())
         await self._client.patch(
             VOLUME_ATTACHMENTS, attachment.metadata.name, without_finalizer(attachment)
         )
@@ -263,9 +260,21 @@ class AttachController:
             raise Conflict(f"{standing.attachment} is another one now")
         return attachment
 
-    def _placed(self, attachment: VolumeAttachment) -> Placed | None:
+    def _placed(self, volume: str, attachment: VolumeAttachment) -> Placed:
         source = self._finder.source_named(attachment.spec.source)
-        return Placed(source, attachment.spec.node_name) if source is not None else None
+        facts = attachment.status.attachment_metadata or {}
+        return Placed(split_name(volume)[1], attachment.spec.node_name, source, facts)
+
+    def _attacher_of(self, volume: str) -> Attacher:
+        """Raises `Transient` for a disk that this server was once able to attach."""
+        driver = self._world.driver_of(volume)
+        try:
+            return self._attachers[driver]
+        except KeyError:
+            raise Transient(
+                f"this server cannot attach or detach disks of {driver}",
+                remedy="see its settings: what was attached by it has to be detached by it",
+            ) from None
 
     async def _verify_again_and_again(self) -> None:
         while True:
@@ -277,9 +286,8 @@ class AttachController:
     async def _verify(self, driver: DriverName, attacher: Verifies) -> None:
         """An attachment that its storage does not know any more is made again."""
         held = [
-            (placed, attachment)
-            for attachment in self._world.attached_by(driver)
-            if (placed := self._placed(attachment)) is not None
+            (self._placed(volume, attachment), attachment)
+            for volume, attachment in self._world.attached_by(driver)
         ]
         try:
             lost = await attacher.find_lost([placed for placed, _ in held]) if held else ()

@@ -15,11 +15,10 @@ from volagent.objects.attachments import (
     VOLUME,
     AttachmentSource,
     VolumeAttachment,
+    split_name,
 )
 from volagent.objects.meta import Document
 from volagent.objects.storage import Node
-
-_CSI = "kubernetes.io/csi/"
 
 
 class AttachmentWorld:
@@ -54,14 +53,12 @@ class AttachmentWorld:
 
     def driver_of(self, volume: str) -> DriverName:
         """The driver in a unique name."""
-        if volume.startswith(_CSI):
-            return DriverName(volume.removeprefix(_CSI).partition("^")[0])
-        return DriverName("/".join(volume.split("/")[:2]))
+        return DriverName(split_name(volume)[0])
 
-    def attached_by(self, driver: DriverName) -> list[VolumeAttachment]:
-        """The attachments of a driver's disks that its storage has made."""
+    def attached_by(self, driver: DriverName) -> list[tuple[str, VolumeAttachment]]:
+        """The attachments of a driver's disks that its storage has made, with the disks' names."""
         return [
-            attachment
+            (volume, attachment)
             for volume, standing in self._attachments.items()
             if self.driver_of(volume) == driver
             for attachment in standing.values()
@@ -117,7 +114,8 @@ class AttachmentWorld:
                 standing[each.metadata.name] = each
             if not standing:
                 self._attachments.pop(volume)
-            self._mark(volume)
+            if not _differ_in_errors_only(old, new):
+                self._mark(volume)
 
     def _node_changed(self, key: Key, old: Node | None, new: Node | None) -> None:
         before, after = _listed_by(old), _listed_by(new)
@@ -153,6 +151,22 @@ def _volume_of(attachment: VolumeAttachment | None) -> str:
     if attachment is None or attachment.spec.attacher != ATTACHER:
         return ""
     return (attachment.metadata.annotations or {}).get(VOLUME, "")
+
+
+def _differ_in_errors_only(old: VolumeAttachment | None, new: VolumeAttachment | None) -> bool:
+    """Whether a change is merely the controller's own word about what failed."""
+    if old is None or new is None:
+        return False
+    return _without_errors(old) == _without_errors(new)
+
+
+def _without_errors(attachment: VolumeAttachment) -> VolumeAttachment:
+    replace = msgspec.structs.replace
+    return replace(
+        attachment,
+        metadata=replace(attachment.metadata, resource_version=""),
+        status=replace(attachment.status, attach_error=None, detach_error=None),
+    )
 
 
 def _listed_by(node: Node | None) -> set[str]:

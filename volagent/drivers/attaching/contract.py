@@ -16,8 +16,13 @@ from volagent.drivers.contract import DriverName, VolumeSource
 class Placed(msgspec.Struct, frozen=True):
     """A disk on a node."""
 
-    source: VolumeSource
+    disk: str
+    """By its identity, as `identify` says it."""
     node: str
+    source: VolumeSource | None = None
+    """Its declaration; None when that is gone already, which hinders no detaching."""
+    facts: Mapping[str, str] = {}
+    """What `attach` answered when it was attached there last, if it was."""
 
 
 class Attacher(Protocol):

@@ -2,5 +2,6 @@
 
 `signing`, `parameters`, `names` and `kept` are pure; `api` and `metadata` speak to the network;
 `cloud` knows who and where this machine is; `volumes` are the few calls of the API that are needed;
-`driver` and `provisioner` are what the rest of volagent sees.
+`calls` attach and detach by them. What the rest of volagent sees are `driver` on nodes, `attacher`
+and `provisioner` at servers.
 """

@@ -16,6 +16,7 @@ import msgspec
 
 from volagent.aio.clock import Clock
 from volagent.drivers.ebs.metadata import Metadata, RoleCredentials
+from volagent.drivers.ebs.names import Place
 from volagent.drivers.ebs.signing import Credentials
 from volagent.drivers.errors import Transient
 
@@ -34,13 +35,6 @@ class EbsConfig(msgspec.Struct, frozen=True, kw_only=True):
     zone: str = ""
     device_links: str = BY_ID
     """Where udev puts a link per volume id."""
-
-
-class Place(msgspec.Struct, frozen=True):
-    """This machine, as the API knows it."""
-
-    instance_id: str
-    zone: str
 
 
 class Cloud:
@@ -63,6 +57,10 @@ class Cloud:
                 zone = self.config.zone or await self._metadata.fetch("placement/availability-zone")
                 self._place = Place(instance, zone)
             return self._place
+
+    async def fetch_zone(self) -> str:
+        """This machine's zone, also where it is no instance. Raises `Transient`."""
+        return self.config.zone or (await self.fetch_place()).zone
 
     async def fetch_region(self) -> str:
         """The region whose API is asked. Raises `Transient`."""

@@ -1,4 +1,4 @@
-"""Names of EBS volumes and of the devices under which they are attached. Pure."""
+"""Names of EBS volumes, of instances, and of the devices under which they are attached. Pure."""
 
 import re
 from collections.abc import Iterable
@@ -12,7 +12,15 @@ DEVICE_NAMES: Final = tuple(
 )
 """What AWS leaves to data volumes, and no image or instance store uses by itself."""
 _VOLUME: Final = re.compile(r"(?:aws://([a-z0-9-]*)/)?(vol-[0-9a-z]{4,40})")
+_PROVIDER_ID: Final = re.compile(r"aws:///([a-z0-9-]+)/(i-[0-9a-z-]{1,40})")
 _LINK: Final = "nvme-Amazon_Elastic_Block_Store_"
+
+
+class Place(NamedTuple):
+    """A machine, as the API knows it."""
+
+    instance_id: str
+    zone: str
 
 
 class VolumeName(NamedTuple):
@@ -37,6 +45,17 @@ def parse_volume_name(text: str) -> VolumeName:
 def format_volume_name(id: str, zone: str) -> str:
     """The `volumeID` of a volume in a zone."""
     return f"aws://{zone}/{id}"
+
+
+def format_provider_id(instance_id: str, zone: str) -> str:
+    """What a Node says that its machine is: `aws:///us-east-1a/i-0123456789abcdef0`."""
+    return f"aws:///{zone}/{instance_id}"
+
+
+def parse_provider_id(text: str) -> Place | None:
+    """The instance and its zone; None when the text names none of this cloud."""
+    found = _PROVIDER_ID.fullmatch(text)
+    return Place(found[2], found[1]) if found is not None else None
 
 
 def choose_device_name(used: Iterable[str]) -> str | None:

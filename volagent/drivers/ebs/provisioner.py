@@ -24,7 +24,14 @@ from volagent.drivers.ebs.parameters import (
     round_up_gib,
 )
 from volagent.drivers.ebs.volumes import GIB, EbsVolume, EbsVolumes
-from volagent.drivers.ebs.zones import REGION, ZONE, affinity_to_zone, choose_zone, region_of
+from volagent.drivers.ebs.zones import (
+    REGION,
+    ZONE,
+    ZONE_KEYS,
+    affinity_to_zone,
+    choose_zone,
+    region_of,
+)
 from volagent.drivers.errors import Rejected, Transient, Uncertain
 from volagent.drivers.provisioning.contract import (
     Grown,
@@ -98,10 +105,10 @@ class EbsProvisioner:
         )
 
     async def _zone_for(self, request: VolumeRequest, read: EbsParameters) -> str:
-        place = await self.cloud.fetch_place()
+        chosen = any(request.node_labels.get(key) for key in ZONE_KEYS)
         return choose_zone(
             f"{request.claim_namespace}/{request.claim_name}",
-            own=place.zone,
+            own="" if chosen else await self.cloud.fetch_zone(),
             node_labels=request.node_labels,
             allowed_topologies=request.allowed_topologies,
             zones=read.zones,

@@ -4,7 +4,7 @@ Every question is asked anew: nothing is remembered between calls. Raises `Ec2Er
 caller decides upon, `DriverError` for an API that does not answer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +15,8 @@ from volagent.drivers.ebs.api import GONE, Ec2, Ec2Error, Value
 GIB: Final = 1 << 30
 ENDED: Final = ("deleting", "deleted")
 _PAGE: Final = 500
+_FILTER_MAX: Final = 200
+"""Values of one filter, as the API takes them."""
 
 
 class Attachment(msgspec.Struct, frozen=True):
@@ -75,6 +77,14 @@ class EbsVolumes:
         found = [_read_volume(each) for each in _items(answer, "volumeSet")]
         return next((each for each in found if each.state not in ENDED), None)
 
+    async def find_all(self, volume_ids: Sequence[str]) -> list[EbsVolume]:
+        """Those of them that are there."""
+        found: list[EbsVolume] = []
+        for start in range(0, len(volume_ids), _FILTER_MAX):
+            chosen: list[Value] = [*volume_ids[start : start + _FILTER_MAX]]
+            found += await self._select([{"Name": "volume-id", "Value": chosen}])
+        return found
+
     async def select(self, tags: Mapping[str, str], *, having: str = "") -> list[EbsVolume]:
         """The volumes with these tags, and with a tag named `having` if that is given."""
         wanted: list[Value] = [
@@ -82,6 +92,9 @@ class EbsVolumes:
         ]
         if having:
             wanted.append({"Name": "tag-key", "Value": [having]})
+        return await self._select(wanted)
+
+    async def _select(self, wanted: list[Value]) -> list[EbsVolume]:
         found: list[EbsVolume] = []
         page: dict[str, Value] = {}
         while True:

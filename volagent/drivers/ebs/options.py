@@ -1,0 +1,35 @@
+"""`awsElasticBlockStore` of a pod's volume or a PersistentVolume, decoded and checked. Pure."""
+
+import msgspec
+
+from volagent.drivers.contract import Options, VolumeSource
+from volagent.drivers.ebs.names import parse_volume_name
+from volagent.drivers.ebs.parameters import DEFAULT_FS_TYPE
+from volagent.drivers.errors import Rejected
+from volagent.drivers.options import decode_options
+
+
+class _Source(Options, frozen=True, rename="camel"):
+    volume_id: str = msgspec.field(name="volumeID")
+    fs_type: str | None = None
+    partition: int | None = None
+    read_only: bool | None = None
+
+
+class EbsOptions(Options, frozen=True):
+    """Which disk, which part of it, and what is on it."""
+
+    volume_id: str
+    fs_type: str = DEFAULT_FS_TYPE
+    partition: int = 0
+    """0: the whole disk."""
+
+
+def read_ebs_options(source: VolumeSource) -> EbsOptions:
+    """Raises `Rejected` naming the field."""
+    declared = decode_options(source, _Source)
+    partition = declared.partition or 0
+    if not 0 <= partition <= 255:
+        raise Rejected(f"awsElasticBlockStore.partition: {partition} is not within 0 to 255")
+    volume_id = parse_volume_name(declared.volume_id).id
+    return EbsOptions(volume_id, declared.fs_type or DEFAULT_FS_TYPE, partition)
