@@ -17,6 +17,13 @@ _REQUEST_BYTES_MAX = 64 * 1024
 _PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
+def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Read the modules that the calls about disks need, before they are needed."""
+    from volagent.host import block_devices, mountfd, scsi
+
+    return {"modules": [module.__name__ for module in (block_devices, mountfd, scsi)]}
+
+
 def unmount(arguments: dict[str, Any]) -> dict[str, Any]:
     """umount2(2): `path`, `flags`."""
     from volagent.host import libc
@@ -209,7 +216,11 @@ def mount_device(arguments: dict[str, Any]) -> dict[str, Any]:
         arguments["path"], arguments["fs_type"], tuple(arguments["options"]),
         arguments["read_only"], target,
     )  # fmt: skip
-    return {"mount_id": mountfd.attach(mount, mountfd.Attaching(target, arguments["id_mask"]))}
+    try:
+        how = mountfd.Attaching(target, arguments["id_mask"])
+        return {"mount_id": mountfd.attach(mount, how)}
+    finally:
+        os.close(mount)  # else nobody could unmount it as long as this process lives
 
 
 OPERATIONS = {
@@ -217,6 +228,7 @@ OPERATIONS = {
     "disconnect_nbd": disconnect_nbd,
     "grow_nbd": grow_nbd,
     "mount_device": mount_device,
+    "prepare": prepare,
     "umount2": unmount,
     "statvfs": measure,
     "set_ownership": set_ownership,
