@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from volagent.drivers.contract import (
+    Anticipates,
     Attaches,
     Done,
     DriverTable,
@@ -118,6 +119,8 @@ class Executor:
             assert found is not None
             subject = found
             spec = self._spec_of(found)
+        if spec.identity and not self.gate.is_granted(attachment_of(spec)):
+            await self._anticipate(spec)
         self._check_attachment(spec)
         driver = cast("Attaches", self.drivers[spec.driver])
         known = found.device if found is not None else None
@@ -129,6 +132,12 @@ class Executor:
             raise
         self.actual.set_attached(self._now(step, subject), Held.YES, done.device)  # (3)
         return done.evidence
+
+    async def _anticipate(self, spec: VolumeSpec) -> None:
+        """Have the driver get ready while the disk is another node's."""
+        driver = self.drivers[spec.driver]
+        if isinstance(driver, Anticipates):
+            await driver.anticipate(spec)
 
     async def _prepare(self, wanted: Wanted) -> str:
         driver = cast("Prepares", self.drivers[wanted.spec.driver])
