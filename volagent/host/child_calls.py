@@ -7,6 +7,7 @@ request on standard input, one JSON answer on standard output. An expected failu
 exit status.
 """
 
+import contextlib
 import json
 import os
 import stat
@@ -19,9 +20,12 @@ _PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(
 
 def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
     """Read the modules that the calls about disks need, before they are needed."""
-    from volagent.host import block_devices, mountfd, scsi
+    from volagent.host import blkid, block_devices, mountfd, scsi
+    from volagent.host.errors import Unsupported
 
-    return {"modules": [module.__name__ for module in (block_devices, mountfd, scsi)]}
+    with contextlib.suppress(Unsupported):
+        blkid.load()
+    return {"modules": [module.__name__ for module in (blkid, block_devices, mountfd, scsi)]}
 
 
 def unmount(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -90,6 +94,13 @@ def find_content(arguments: dict[str, Any]) -> dict[str, Any]:
     from volagent.host import blank
 
     return {"offset": blank.find_content(arguments["path"])}
+
+
+def find_signature(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What blkid knows of what is on the device at `path`: `facts`; none for several at once."""
+    from volagent.host import blkid
+
+    return {"facts": blkid.find_facts(arguments["path"])}
 
 
 def flush_device(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -235,6 +246,7 @@ OPERATIONS = {
     "bind_sub_path": bind_sub_path,
     "probe_path": probe_path,
     "find_content": find_content,
+    "find_signature": find_signature,
     "flush_device": flush_device,
     "export": export,
     "reach_portal": reach_portal,
