@@ -1,8 +1,8 @@
 """What blkid would say of a device, asked of its library: the start of a program takes longer.
 
-The same search as `blkid -p`: superblocks and partition tables, no cache, ambivalence told. Stricter
-in one thing: the program does not tell a device that cannot be read from one without a signature.
-Reads only. May hang with the device: for a child process. Source: libblkid's manual (2.20 on).
+The same search as `blkid -p`: superblocks and partition tables, no cache, ambivalence told. It is
+stricter in one thing: the program does not tell a device that cannot be read from one without a
+signature. Reads only. May hang with the device: for a child process. Source: libblkid's manual.
 """
 
 import ctypes

@@ -251,6 +251,8 @@ class Executor:
                 self.actual.set_attached(found, Held.UNKNOWN, found.device)  # (1)
                 done = await cast("Attaches", driver).detach(found.name, found.device)  # (2)
                 self.actual.set_attached(self.actual.get(step.key) or found, Held.NO)  # (3)
+                if found.identity:
+                    self.gate.give_back(step.key)
                 return done.evidence
 
     def stage_path(self, wanted: Wanted) -> str:
