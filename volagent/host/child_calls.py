@@ -8,6 +8,7 @@ exit status.
 """
 
 import contextlib
+import importlib
 import json
 import os
 import stat
@@ -15,17 +16,8 @@ import sys
 from typing import Any
 
 _REQUEST_BYTES_MAX = 64 * 1024
+_MODULES = ("block_devices", "mountfd", "scsi")
 _PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-
-
-def prepare(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Read the modules that the calls about disks need, before they are needed."""
-    from volagent.host import blkid, block_devices, mountfd, scsi
-    from volagent.host.errors import Unsupported
-
-    with contextlib.suppress(Unsupported):
-        blkid.load()
-    return {"modules": [module.__name__ for module in (blkid, block_devices, mountfd, scsi)]}
 
 
 def unmount(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -239,7 +231,6 @@ OPERATIONS = {
     "disconnect_nbd": disconnect_nbd,
     "grow_nbd": grow_nbd,
     "mount_device": mount_device,
-    "prepare": prepare,
     "umount2": unmount,
     "statvfs": measure,
     "set_ownership": set_ownership,
@@ -265,10 +256,23 @@ def main() -> None:
     sys.path.insert(0, _PACKAGE_ROOT)
     if len(sys.argv) == 2 and sys.argv[1].isdigit():
         descriptor = int(sys.argv[1])
+        _read_modules()
+        os.write(descriptor, b"ready")
         while request := os.read(descriptor, _REQUEST_BYTES_MAX):
             os.write(descriptor, json.dumps(_answer(json.loads(request))).encode())
     else:
         json.dump(_answer(json.load(sys.stdin)), sys.stdout)
+
+
+def _read_modules() -> None:
+    """What the calls about disks need, before they need it."""
+    from volagent.host import blkid
+    from volagent.host.errors import Unsupported
+
+    for name in ("socket", *(f"volagent.host.{each}" for each in _MODULES)):
+        importlib.import_module(name)
+    with contextlib.suppress(Unsupported):
+        blkid.load()
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:

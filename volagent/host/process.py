@@ -38,14 +38,13 @@ CHILDREN_PER_BACKEND_MAX: Final = 2
 ABANDONED_PER_BACKEND_MAX: Final = 4
 """With so many calls of a backend stuck in the kernel, no further one is risked."""
 POOL_THREADS_MAX: Final = 8
-PREPARE_TIMEOUT_S: Final = 20.0
 MESSAGE_CHARS_MAX: Final = 2000
 """Of what a program says; the middle is left out."""
 REPEATABLE: Final = frozenset(
     {
         "fetch_disk_names", "find_content", "find_signature", "flush_device", "is_device_held",
-        "mount_device", "prepare", "probe_path", "reach_portal", "refuse_writes", "statvfs",
-        "umount2", "write_attribute",
+        "mount_device", "probe_path", "reach_portal", "refuse_writes", "statvfs", "umount2",
+        "write_attribute",
     }
 )  # fmt: skip
 """Operations that leave nothing behind in their process and are given no secret, and whose answers
@@ -167,11 +166,12 @@ class Helpers:
         return answer
 
     async def prepare(self) -> None:
-        """Have a child wait that has read what calls need, so that the next one is quick.
+        """Have a child wait for the next call, so that it need not be started then.
 
         Raises `HostError`.
         """
-        await self.call("prepare", {}, backend=LOCAL_BACKEND, timeout_s=PREPARE_TIMEOUT_S)
+        async with self._enter(LOCAL_BACKEND):
+            self._workers.keep(await self._workers.take())
 
     async def _ask_worker(
         self, request: bytes, place: _Backend, timeout_s: float, call: tuple[str, str]
@@ -195,14 +195,12 @@ class Helpers:
     async def _ask_one(
         self, request: bytes, place: _Backend, timeout_s: float, call: tuple[str, str]
     ) -> tuple[Worker, bytes]:
-        """Who answered, and what: b"" for a child that ended over the call, or before its first."""
+        """Who answered, and what: b"" for a child that ended over the call."""
         while True:
-            worker = self._workers.take()
+            worker = await self._workers.take()
             try:
                 return worker, await worker.ask(request, timeout_s)
             except NotTaken:
-                if not worker.answered:
-                    return worker, b""
                 worker.close()  # somebody killed it while it waited
             except TimeoutError:
                 worker.close()

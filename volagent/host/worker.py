@@ -1,14 +1,17 @@
 """Children that answer one call after the other, so that a call need not start a program.
 
-A worker is `child_calls.py` on the other end of a socket that keeps messages apart. It is given the
-next call only after it has answered the last one; one that does not answer in time is killed as any
-child is, and never used again. It ends with its owner: its socket is closed then.
+A worker is `child_calls.py` on the other end of a socket that keeps messages apart. It says when it
+has read its modules, so that a call's time-out is about the call and blames no backend for a slow
+machine. It is given the next call only after it has answered the last one; one that does not answer
+in time is killed as any child is, and never used again. It ends with its owner: its socket is
+closed then.
 
 Whether a call was begun is known when a worker ends: the kernel tells its owner apart (ECONNRESET,
 EPIPE) whether the request was still unread. Only a call that was not begun is made again.
 """
 
 import asyncio
+import errno
 import socket
 import sys
 from collections.abc import Sequence
@@ -19,6 +22,7 @@ from volagent.host.errors import HostError
 
 MESSAGE_BYTES_MAX: Final = 64 * 1024
 """Of a request, and of an answer."""
+START_TIMEOUT_S: Final = 30.0
 KEPT_MAX: Final = 4
 IDLE_S: Final = 30.0
 """A worker is kept so long for the next call: the steps of a volume follow each other, and starting
@@ -46,8 +50,21 @@ class Worker:
             theirs.close()
         ours.setblocking(False)
         self._socket = ours
-        self.answered = 0
-        """How many calls."""
+
+    async def wait_ready(self) -> None:
+        """Until it can be asked. Raises `HostError`."""
+        loop = asyncio.get_running_loop()
+        subject = f"process {self.child.pid}"
+        try:
+            async with asyncio.timeout(START_TIMEOUT_S):
+                ready = await loop.sock_recv(self._socket, MESSAGE_BYTES_MAX)
+        except TimeoutError:
+            detail = f"not ready after {START_TIMEOUT_S:.0f} s"
+            raise HostError("start", subject, errno.ETIMEDOUT, detail) from None
+        if not ready:
+            await self.child.wait(KILL_GRACE_S)
+            complaint = self.child.stderr.decode(errors="replace").strip()
+            raise HostError("start", subject, 0, complaint.rpartition("\n")[2] or "it ended")
 
     async def ask(self, request: bytes, timeout_s: float) -> bytes:
         """Its answer; b"" when it ended over the call.
@@ -63,7 +80,6 @@ class Worker:
                 raise NotTaken from error
             except OSError as error:
                 raise HostError("ask", f"process {self.child.pid}", error.errno or 0) from error
-        self.answered += bool(answer)
         return answer
 
     def close(self) -> None:
@@ -79,12 +95,19 @@ class Workers:
         self._waiting: dict[Worker, asyncio.TimerHandle] = {}
         self._closed = False
 
-    def take(self) -> Worker:
+    async def take(self) -> Worker:
         """The one that was used last, or a new one. Raises `HostError`."""
-        if not self._waiting:
-            return Worker(self._program)
-        worker, timer = self._waiting.popitem()
-        timer.cancel()
+        if self._waiting:
+            worker, timer = self._waiting.popitem()
+            timer.cancel()
+            return worker
+        worker = Worker(self._program)
+        try:
+            await worker.wait_ready()
+        except BaseException:
+            worker.close()
+            worker.child.kill()
+            raise
         return worker
 
     def keep(self, worker: Worker) -> None:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.kernel.block.conftest import until
-from volagent.host import worker
+from volagent.host import process, worker
 from volagent.host.errors import HostError, TimedOut
 from volagent.host.process import Helpers
 
@@ -140,6 +140,15 @@ async def test_prepared_child_answers_the_first_call(helpers, file):
     assert workers() == [prepared]
     await helpers.prepare()
     assert workers() == [prepared]
+
+
+async def test_child_that_does_not_start_is_told_and_blames_no_backend(file, monkeypatch):
+    monkeypatch.setattr(process, "_CHILD_CALLS", "/nowhere/child_calls.py")
+    helpers = Helpers()
+    with pytest.raises(HostError, match=r"start process \d+: .*No such file"):
+        await write(helpers, file, "a")
+    assert helpers.backends() == ()
+    await helpers.close()
 
 
 async def test_child_keeps_no_descriptor_of_what_it_was_asked(helpers, file):
