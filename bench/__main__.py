@@ -1,7 +1,7 @@
 """`make bench`: every figure of the README's table, one JSON line each.
 
 Runs itself in a private mount namespace and a temporary directory on disk. `--quick` takes fewer
-runs; `--figures` writes the lines to a file as well.
+runs; `--only` measures a part; `--figures` writes the lines to a file as well.
 """
 
 import argparse
@@ -18,6 +18,7 @@ def main() -> int:
     """Enter a private mount namespace, measure, print."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer runs, for a first look")
+    parser.add_argument("--only", choices=("pods", "claims", "clusters", "moves"))
     parser.add_argument("--figures", type=Path, help="also write the lines to this file")
     parser.add_argument("--dir", default="/var/tmp", help="where the temporary directory is made")
     arguments = parser.parse_args()
@@ -35,13 +36,14 @@ def main() -> int:
 
     base = Path(tempfile.mkdtemp(prefix="volagent-bench-", dir=arguments.dir))
     lines = []
-    figures = chain(
-        run_all(base, quick=arguments.quick),
-        run_claims(base / "claims", quick=arguments.quick),
-        run_clusters(base / "clusters", quick=arguments.quick),
-        measure_moves(),
-    )
-    for figure in figures:
+    parts = {
+        "pods": run_all(base, quick=arguments.quick),
+        "claims": run_claims(base / "claims", quick=arguments.quick),
+        "clusters": run_clusters(base / "clusters", quick=arguments.quick),
+        "moves": measure_moves(),
+    }
+    chosen = [parts[arguments.only]] if arguments.only else parts.values()
+    for figure in chain.from_iterable(chosen):
         lines.append(figure.line())
         print(lines[-1], flush=True)
     if arguments.figures:

@@ -39,6 +39,7 @@ def check_clean(site: Site) -> None:
     assert site.node.sessions() == []
     assert site.node.disks() == []
     assert site.node.records() == ""
+    assert site.node.links() == []
 
 
 def step(what: str, name: str, body: Json, **more: Any) -> Json:

@@ -26,6 +26,7 @@ class FakeInitiator:
     refusing: tuple[PortalFailure, ...] = ()
     swapped: set[int] = field(default_factory=set)
     wishes: list[LunWish] = field(default_factory=list)
+    anticipated: list[LunWish] = field(default_factory=list)
     attached: dict[tuple[str, int], BlockDevice] = field(default_factory=dict)
 
     def is_present(self, wish: LunWish) -> bool:
@@ -33,6 +34,9 @@ class FakeInitiator:
 
     def is_up(self, number: str) -> bool:
         return not self.refusing
+
+    async def anticipate(self, wish: LunWish) -> None:
+        self.anticipated.append(wish)
 
     async def attach(self, wish: LunWish) -> FoundLun:
         self.wishes.append(wish)

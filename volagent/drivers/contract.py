@@ -212,6 +212,14 @@ class Attaches(Protocol):
 
 
 @runtime_checkable
+class Anticipates(Protocol):
+    """Can get ready to attach a disk that is not this node's yet."""
+
+    async def anticipate(self, volume: VolumeSpec) -> None:
+        """Do what needs no permission: touch no disk, leave nothing behind, fail quietly."""
+
+
+@runtime_checkable
 class Networked(Protocol):
     """Has disks that several nodes can reach.
 

@@ -24,6 +24,8 @@ OUTPUT_MAX_BYTES: Final = 64 * 1024
 """Kept of standard output, and of standard error."""
 INPUT_MAX_BYTES: Final = 64 * 1024
 """What a pipe holds before anybody reads it."""
+KILL_GRACE_S: Final = 1.0
+"""How long a killed child has to disappear before it is abandoned."""
 INHERITED_FD: Final = 3
 """Where the child finds the one descriptor that it may inherit."""
 _CHUNK_BYTES: Final = 64 * 1024

@@ -7,6 +7,8 @@ request on standard input, one JSON answer on standard output. An expected failu
 exit status.
 """
 
+import contextlib
+import importlib
 import json
 import os
 import stat
@@ -14,6 +16,7 @@ import sys
 from typing import Any
 
 _REQUEST_BYTES_MAX = 64 * 1024
+_MODULES = ("block_devices", "mountfd", "scsi")
 _PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -83,6 +86,13 @@ def find_content(arguments: dict[str, Any]) -> dict[str, Any]:
     from volagent.host import blank
 
     return {"offset": blank.find_content(arguments["path"])}
+
+
+def find_signature(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What blkid knows of what is on the device at `path`: `facts`; none for several at once."""
+    from volagent.host import blkid
+
+    return {"facts": blkid.find_facts(arguments["path"])}
 
 
 def flush_device(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -209,7 +219,11 @@ def mount_device(arguments: dict[str, Any]) -> dict[str, Any]:
         arguments["path"], arguments["fs_type"], tuple(arguments["options"]),
         arguments["read_only"], target,
     )  # fmt: skip
-    return {"mount_id": mountfd.attach(mount, mountfd.Attaching(target, arguments["id_mask"]))}
+    try:
+        how = mountfd.Attaching(target, arguments["id_mask"])
+        return {"mount_id": mountfd.attach(mount, how)}
+    finally:
+        os.close(mount)  # else nobody could unmount it as long as this process lives
 
 
 OPERATIONS = {
@@ -223,6 +237,7 @@ OPERATIONS = {
     "bind_sub_path": bind_sub_path,
     "probe_path": probe_path,
     "find_content": find_content,
+    "find_signature": find_signature,
     "flush_device": flush_device,
     "export": export,
     "reach_portal": reach_portal,
@@ -241,10 +256,23 @@ def main() -> None:
     sys.path.insert(0, _PACKAGE_ROOT)
     if len(sys.argv) == 2 and sys.argv[1].isdigit():
         descriptor = int(sys.argv[1])
+        _read_modules()
+        os.write(descriptor, b"ready")
         while request := os.read(descriptor, _REQUEST_BYTES_MAX):
             os.write(descriptor, json.dumps(_answer(json.loads(request))).encode())
     else:
         json.dump(_answer(json.load(sys.stdin)), sys.stdout)
+
+
+def _read_modules() -> None:
+    """What the calls about disks need, before they need it."""
+    from volagent.host import blkid
+    from volagent.host.errors import Unsupported
+
+    for name in ("socket", *(f"volagent.host.{each}" for each in _MODULES)):
+        importlib.import_module(name)
+    with contextlib.suppress(Unsupported):
+        blkid.load()
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:

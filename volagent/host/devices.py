@@ -95,10 +95,7 @@ class RealDevices:
 
     async def probe(self, device: str) -> Signature:
         """What is on a device."""
-        outcome = await self._run(filesystems.blkid_command(device), device, PROBE_TIMEOUT_S)
-        found = filesystems.read_blkid(
-            device, outcome.returncode, outcome.stdout, outcome.stderr.decode(errors="replace")
-        )
+        found = await self._find_signature(device)
         if found is not None:
             return found
         answer = await self._helpers.call(
@@ -108,6 +105,19 @@ class RealDevices:
         if offset is None or await self._helpers.run_in_pool(images.is_marked, device):
             return Signature(blank=True)
         return Signature(blank=False, found=f"unknown data (at byte {offset})")
+
+    async def _find_signature(self, device: str) -> Signature | None:
+        """What blkid's library finds, or blkid itself where there is no such library."""
+        try:
+            answer = await self._helpers.call(
+                "find_signature", {"path": device},
+                backend=_backend(device), timeout_s=PROBE_TIMEOUT_S,
+            )  # fmt: skip
+        except Unsupported:
+            outcome = await self._run(filesystems.blkid_command(device), device, PROBE_TIMEOUT_S)
+            said = outcome.stderr.decode(errors="replace")
+            return filesystems.read_blkid(device, outcome.returncode, outcome.stdout, said)
+        return filesystems.read_facts(answer["facts"])
 
     async def make_filesystem(self, device: BlockDevice, *, fs_type: str) -> None:
         """Format a blank device."""

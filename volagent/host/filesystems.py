@@ -7,6 +7,7 @@ mke2fs(8), mkfs.xfs(8), mkfs.btrfs(8), e2fsck(8), blkid(8), and the tools' own b
 
 import errno
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -66,11 +67,17 @@ def read_blkid(device: str, status: int, stdout: bytes, complaint: str) -> Signa
     if status == _BLKID_NOTHING and not complaint:
         return None
     if status == _BLKID_AMBIVALENT:
-        return Signature(blank=False, found="several signatures at once")
+        return read_facts(None)
     if status != 0:
         raise HostError("blkid", device, 0, complaint or f"exit status {status}")
     lines = stdout.decode(errors="replace").splitlines()
-    facts = dict(line.split("=", 1) for line in lines if "=" in line)
+    return read_facts(dict(line.split("=", 1) for line in lines if "=" in line))
+
+
+def read_facts(facts: Mapping[str, str] | None) -> Signature | None:
+    """As `read_blkid`, of the facts by blkid's names; None stands for several signatures."""
+    if facts is None:
+        return Signature(blank=False, found="several signatures at once")
     kind, usage, table = facts.get("TYPE", ""), facts.get("USAGE", ""), facts.get("PTTYPE", "")
     uuid, label = facts.get("UUID", ""), facts.get("LABEL", "")
     if kind and usage == "filesystem":

@@ -25,9 +25,9 @@ from typing import Any, Final, TypeVar
 from volagent.aio.clock import Clock, SystemClock
 from volagent.host import errors
 from volagent.host.breaker import Breaker, CircuitState
-from volagent.host.child import Child
+from volagent.host.child import KILL_GRACE_S, Child
 from volagent.host.errors import HostError, NotTried, TimedOut
-from volagent.host.worker import Worker
+from volagent.host.worker import MESSAGE_BYTES_MAX, NotTaken, Worker, Workers
 from volagent.observe.metrics import observe_program
 
 T = TypeVar("T")
@@ -40,19 +40,15 @@ ABANDONED_PER_BACKEND_MAX: Final = 4
 POOL_THREADS_MAX: Final = 8
 MESSAGE_CHARS_MAX: Final = 2000
 """Of what a program says; the middle is left out."""
-KILL_GRACE_S: Final = 1.0
-"""How long a killed child has to disappear before it is abandoned."""
-WORKERS_KEPT_MAX: Final = 4
-WORKER_IDLE_S: Final = 30.0
-"""A child that answers calls is kept so long for the next one: the steps of a volume follow each
-other, and starting a program for each costs more than what it asks."""
 REPEATABLE: Final = frozenset(
     {
-        "fetch_disk_names", "find_content", "flush_device", "is_device_held", "reach_portal",
-        "refuse_writes", "umount2", "write_attribute",
+        "fetch_disk_names", "find_content", "find_signature", "flush_device", "is_device_held",
+        "mount_device", "probe_path", "reach_portal", "refuse_writes", "statvfs", "umount2",
+        "write_attribute",
     }
 )  # fmt: skip
-"""Operations that leave nothing behind in their process, and whose answers are short."""
+"""Operations that leave nothing behind in their process and are given no secret, and whose answers
+are short: a process that has done one may do another."""
 _OURS: Final = "volagent"
 """What the metrics call children that run this package's own code."""
 _CHILD_CALLS: Final = os.path.join(os.path.dirname(os.path.abspath(__file__)), "child_calls.py")
@@ -122,9 +118,7 @@ class Helpers:
         self._backends: dict[str, _Backend] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._pooled: set[asyncio.Future[Any]] = set()
-        self._workers: list[Worker] = []
-        """Those that have answered and wait for another call, of whichever backend."""
-        self._closed = False
+        self._workers = Workers(_CHILD_CALLS)
 
     async def run(
         self,
@@ -152,8 +146,11 @@ class Helpers:
     ) -> dict[str, Any]:
         """Run one of the operations of `child_calls.py`. Raises what it raised, and as `run`."""
         request = json.dumps({"operation": operation, "arguments": arguments}).encode()
-        if operation in REPEATABLE:
-            outcome = await self._ask_worker(operation, request, backend, timeout_s)
+        if operation in REPEATABLE and len(request) <= MESSAGE_BYTES_MAX:
+            async with self._enter(backend) as place:
+                call = (operation, backend)
+                self._refuse_silent(place, call)
+                outcome = await self._ask_worker(request, place, timeout_s, call)
         else:
             argv = (sys.executable, "-I", "-S", _CHILD_CALLS, operation)
             outcome = await self.run(argv, backend=backend, timeout_s=timeout_s, stdin=request)
@@ -168,67 +165,50 @@ class Helpers:
             raise kind(**error)
         return answer
 
+    async def prepare(self) -> None:
+        """Have a child wait for the next call, so that it need not be started then.
+
+        Raises `HostError`.
+        """
+        async with self._enter(LOCAL_BACKEND):
+            self._workers.keep(await self._workers.take())
+
     async def _ask_worker(
-        self, operation: str, request: bytes, backend: str, timeout_s: float
+        self, request: bytes, place: _Backend, timeout_s: float, call: tuple[str, str]
     ) -> Outcome:
         """Have a child that waits for work, or a new one, answer."""
-        call = (operation, backend)
-        async with self._enter(backend) as place:
-            self._refuse_silent(place, call)
-            worker, answer = self._workers.pop() if self._workers else None, b""
-            try:
-                if worker is not None:
-                    answer = await self._ask(worker, request, timeout_s, place, call)
-                if not answer:  # none waited, or somebody killed it while it did
-                    worker = Worker(_CHILD_CALLS)
-                    answer = await self._ask(worker, request, timeout_s, place, call)
-            except (HostError, asyncio.CancelledError) as error:
-                if not isinstance(error, TimedOut):
-                    place.breaker.note_cancelled()
-                raise
-            place.breaker.note_answer()
-            assert worker is not None
-            if answer:
-                self._keep(worker)
-                return Outcome(0, answer, b"")
-            status = await worker.child.wait(KILL_GRACE_S)
-            return Outcome(status or 1, b"", worker.child.stderr)
-
-    async def _ask(
-        self,
-        worker: Worker,
-        request: bytes,
-        timeout_s: float,
-        place: _Backend,
-        call: tuple[str, str],
-    ) -> bytes:
-        """The answer, b"" when the child ended instead."""
         try:
-            answer = await worker.ask(request, timeout_s)
-        except asyncio.CancelledError:
-            worker.close()
-            await self._kill(worker.child, place)
+            worker, answer = await self._ask_one(request, place, timeout_s, call)
+        except TimedOut:
             raise
-        if answer is None:
-            worker.close()
-            raise await self._time_out(worker.child, place, timeout_s, call)
-        if not answer:
-            worker.close()
-        return answer
+        except (HostError, asyncio.CancelledError):
+            place.breaker.note_cancelled()
+            raise
+        place.breaker.note_answer()
+        if answer:
+            self._workers.keep(worker)
+            return Outcome(0, answer, b"")
+        worker.close()
+        status = await worker.child.wait(KILL_GRACE_S)
+        return Outcome(status or 1, b"", worker.child.stderr)
 
-    def _keep(self, worker: Worker) -> None:
-        """For the next call, if that comes soon."""
-        if len(self._workers) >= WORKERS_KEPT_MAX or self._closed:
-            worker.close()
-            return
-        self._workers.append(worker)
-        asyncio.get_running_loop().call_later(WORKER_IDLE_S, self._let_go, worker)
-
-    def _let_go(self, worker: Worker) -> None:
-        """Of one that has waited for so long, or has been used since: whichever, it is time."""
-        if worker in self._workers:
-            self._workers.remove(worker)
-            worker.close()
+    async def _ask_one(
+        self, request: bytes, place: _Backend, timeout_s: float, call: tuple[str, str]
+    ) -> tuple[Worker, bytes]:
+        """Who answered, and what: b"" for a child that ended over the call."""
+        while True:
+            worker = await self._workers.take()
+            try:
+                return worker, await worker.ask(request, timeout_s)
+            except NotTaken:
+                worker.close()  # somebody killed it while it waited
+            except TimeoutError:
+                worker.close()
+                raise await self._time_out(worker.child, place, timeout_s, call) from None
+            except (HostError, asyncio.CancelledError):
+                worker.close()
+                await self._kill(worker.child, place)
+                raise
 
     async def run_in_pool(self, function: Callable[..., T], *arguments: Any) -> T:
         """Run a slow, never a hanging, function in a thread. It goes on when this is cancelled."""
@@ -258,13 +238,7 @@ class Helpers:
 
     async def close(self) -> None:
         """Let the threads end; kill what is abandoned once more and wait for none of it."""
-        self._closed = True
-        while self._workers:
-            worker = self._workers.pop()
-            worker.close()
-            worker.child.kill()
-            await worker.child.wait(KILL_GRACE_S)
-            worker.child.forget()
+        await self._workers.close()
         for place in self._backends.values():
             for child in place.abandoned:
                 child.kill()

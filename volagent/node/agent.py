@@ -349,7 +349,7 @@ class NodeAgent:
                 self.pod_queue.mark(uid)
         self.growth.look(key)
         if key.startswith(("pv/", "disk/")):
-            self.node.touch()
+            (self.node.hurry if self.gate.was_given_back(key) else self.node.touch)()
             failure = self.trace.failure(key)
             if failure is not None and failure.step == "attach":
                 self._devices.expect(key)

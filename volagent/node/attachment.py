@@ -26,6 +26,7 @@ class AttachmentGate:
         """Disk → under which name its storage attached it."""
         self._granted: frozenset[str] = frozenset()
         self._waiting: dict[str, VolumeKey] = {}
+        self._given_back: set[VolumeKey] = set()
 
     @property
     def version(self) -> int:
@@ -47,6 +48,16 @@ class AttachmentGate:
     def await_grant(self, volume: str, key: VolumeKey) -> None:
         """Have `observe` tell when the disk may be touched."""
         self._waiting[volume] = key
+
+    def give_back(self, key: VolumeKey) -> None:
+        """A networked disk was taken away here: another node may wait for it."""
+        self._given_back.add(key)
+
+    def was_given_back(self, key: VolumeKey) -> bool:
+        """Whether `give_back` was called since this was asked last."""
+        known = key in self._given_back
+        self._given_back.discard(key)
+        return known
 
     def observe(self, node: Node | None) -> set[VolumeKey]:
         """Take a version of this node's Node; the volumes that may go on because of it.

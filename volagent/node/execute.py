@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from volagent.drivers.contract import (
+    Anticipates,
     Attaches,
     Done,
     DriverTable,
@@ -123,6 +124,8 @@ class Executor:
             assert found is not None
             subject = found
             spec = self._spec_of(found)
+        if spec.identity and not self.gate.is_granted(attachment_of(spec)):
+            await self._anticipate(spec)
         self._check_attachment(spec)
         spec = self._as_attached(spec)
         driver = cast("Attaches", self.drivers[spec.driver])
@@ -135,6 +138,12 @@ class Executor:
             raise
         self.actual.set_attached(self._now(step, subject), Held.YES, done.device)  # (3)
         return done.evidence
+
+    async def _anticipate(self, spec: VolumeSpec) -> None:
+        """Have the driver get ready while the disk is another node's."""
+        driver = self.drivers[spec.driver]
+        if isinstance(driver, Anticipates):
+            await driver.anticipate(spec)
 
     async def _prepare(self, wanted: Wanted) -> str:
         driver = cast("Prepares", self.drivers[wanted.spec.driver])
@@ -249,6 +258,8 @@ class Executor:
                 self.actual.set_attached(found, Held.UNKNOWN, found.device)  # (1)
                 done = await cast("Attaches", driver).detach(found.name, found.device)  # (2)
                 self.actual.set_attached(self.actual.get(step.key) or found, Held.NO)  # (3)
+                if found.identity:
+                    self.gate.give_back(step.key)
                 return done.evidence
 
     def stage_path(self, wanted: Wanted) -> str:

@@ -108,6 +108,10 @@ class IscsiInitiator:
             " -printf '%m %p\\n' 2>/dev/null || true"
         ).out
 
+    def links(self) -> list[str]:
+        """The links that open-iscsi has to records of nodes."""
+        return self.machine.run("find /etc/iscsi/static -type l 2>/dev/null || true").out.split()
+
 
 def source(target: IscsiTarget, lun: int, **more: Any) -> Json:
     """The `iscsi` of a volume on a target's first portal."""

@@ -250,7 +250,7 @@ async def test_call_of_an_unknown_operation_fails_with_the_last_word_of_the_trac
         await helpers.call("nonsense", {"path": "/"}, backend="local", timeout_s=10)
 
 
-async def test_programs_are_counted_apart_from_our_own_children(helpers):
+async def test_programs_are_counted_apart_from_our_own_children(helpers, scratch):
     def count(program):
         return (
             REGISTRY.get_sample_value("volagent_program_seconds_count", {"program": program}) or 0
@@ -258,7 +258,9 @@ async def test_programs_are_counted_apart_from_our_own_children(helpers):
 
     programs, ours = count("true"), count("volagent")
     await helpers.run(("true",), backend="local", timeout_s=10)
-    await helpers.call("probe_path", {"path": "/"}, backend="local", timeout_s=10)
+    (scratch / "file").write_bytes(b"x")
+    arguments = {"path": str(scratch / "file"), "target": str(scratch / "copy")}
+    await helpers.call("copy_file", arguments, backend="local", timeout_s=10)
     assert (count("true"), count("volagent")) == (programs + 1, ours + 1)
 
 

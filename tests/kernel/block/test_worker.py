@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.kernel.block.conftest import until
-from volagent.host import process
+from volagent.host import process, worker
 from volagent.host.errors import HostError, TimedOut
 from volagent.host.process import Helpers
 
@@ -26,6 +26,26 @@ def workers():
             if any("child_calls" in word for word in child.cmdline()):
                 found.append(child.pid)
     return found
+
+
+def has_open(pid, path):
+    with contextlib.suppress(OSError):  # it opens and closes while we look
+        where = f"/proc/{pid}/fd"
+        return any(os.readlink(f"{where}/{number}") == str(path) for number in os.listdir(where))
+    return False
+
+
+@pytest.fixture
+def full_pipe(scratch):
+    """A file that can be opened, and keeps whoever writes to it."""
+    path = scratch / "full"
+    os.mkfifo(path)
+    end = os.open(path, os.O_RDWR | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(end, bytes(4096))
+    yield path
+    os.close(end)
 
 
 @pytest.fixture
@@ -90,10 +110,65 @@ async def test_child_that_was_killed_while_it_waited_costs_one_call(helpers, fil
     assert file.read_text() == "b"
 
 
-async def test_child_goes_when_nobody_has_work_for_it(helpers, file, monkeypatch):
-    monkeypatch.setattr(process, "WORKER_IDLE_S", 0.05)
+async def test_call_whose_child_is_killed_over_it_is_told_and_not_made_again(helpers, full_pipe):
+    call = asyncio.ensure_future(write(helpers, full_pipe, "x"))
+    await until(workers)
+    (worker,) = workers()
+    await until(lambda: has_open(worker, full_pipe))
+    os.kill(worker, signal.SIGKILL)
+    with pytest.raises(HostError, match="exit status -9"):
+        await call
+    assert workers() == []
+
+
+async def test_only_one_child_stays_when_nobody_has_work(helpers, scratch, monkeypatch):
+    monkeypatch.setattr(worker, "IDLE_S", 0.05)
+    paths = [scratch / name for name in "abc"]
+    for path in paths:
+        path.touch()
+    await asyncio.gather(*(write(helpers, path, "x") for path in paths))
+    await until(lambda: len(workers()) == 1)
+    (left,) = workers()
+    await write(helpers, paths[0], "y")
+    assert workers() == [left]
+
+
+async def test_prepared_child_answers_the_first_call(helpers, file):
+    await helpers.prepare()
+    (prepared,) = workers()
     await write(helpers, file, "a")
+    assert workers() == [prepared]
+    await helpers.prepare()
+    assert workers() == [prepared]
+
+
+async def test_child_that_does_not_start_is_told_and_blames_no_backend(file, monkeypatch):
+    monkeypatch.setattr(process, "_CHILD_CALLS", "/nowhere/child_calls.py")
+    helpers = Helpers()
+    with pytest.raises(HostError, match=r"start process \d+: .*No such file"):
+        await write(helpers, file, "a")
+    assert helpers.backends() == ()
+    await helpers.close()
+
+
+async def test_child_keeps_no_descriptor_of_what_it_was_asked(helpers, file):
+    await helpers.prepare()
+    (worker,) = workers()
+    before = psutil.Process(worker).num_fds()
+    await write(helpers, file, "a")
+    with pytest.raises(HostError):
+        await write(helpers, file.with_name("missing"), "a")
+    assert psutil.Process(worker).num_fds() == before
+
+
+async def test_daemon_keeps_no_descriptor_of_a_child_that_ended(helpers, file):
+    await write(helpers, file, "a")
+    before = psutil.Process().num_fds()
+    (worker,) = workers()
+    os.kill(worker, signal.SIGKILL)
     await until(lambda: not workers())
+    await write(helpers, file, "b")
+    assert psutil.Process().num_fds() == before
 
 
 async def test_closing_ends_those_that_wait(file):

@@ -12,6 +12,7 @@ import pytest
 from volagent.host.errors import HostError, TimedOut
 from volagent.host.iscsi.admin import IscsiAdmin, Refused, explain_error, interface_of
 from volagent.host.iscsi.contract import Chap, LunWish, Refusal
+from volagent.host.iscsi.node_records import NodeRecords
 from volagent.host.iscsi.records import Records
 from volagent.host.iscsi.sysfs import Session
 from volagent.host.process import Outcome
@@ -76,7 +77,8 @@ def helpers(tmp_path):
 
 @pytest.fixture
 def admin(helpers, tmp_path):
-    return IscsiAdmin(helpers, Records((str(tmp_path),)))
+    records = Records((str(tmp_path),))
+    return IscsiAdmin(helpers, records, NodeRecords(records))
 
 
 def left(tmp_path):

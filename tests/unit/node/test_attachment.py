@@ -65,3 +65,11 @@ def test_node_that_is_gone_grants_nothing_and_may_come_again():
     assert not gate.is_granted("a")
     gate.observe(a_node(2, attached=["a"], in_use=["a"]))
     assert gate.is_granted("a")
+
+
+def test_disk_that_was_given_back_is_told_once():
+    gate = AttachmentGate()
+    assert not gate.was_given_back(KEY)
+    gate.give_back(KEY)
+    assert gate.was_given_back(KEY)
+    assert not gate.was_given_back(KEY)

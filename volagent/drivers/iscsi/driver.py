@@ -10,7 +10,7 @@ looked for again, and taken away when nobody wants it any more.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -107,6 +107,17 @@ class IscsiDriver:
         return options.secret
 
     # -- the device --------------------------------------------------------------------------
+
+    async def anticipate(self, volume: VolumeSpec) -> None:
+        """Ask the portals what they offer, which is no login and needs no disk."""
+        options = _options_of(volume)
+        if options.discovery_chap:
+            return  # no credentials are used before they are needed
+        wish = LunWish(
+            options.iqn, options.lun, options.portals, options.interface, options.initiator_name
+        )
+        with suppress(HostError):
+            await self.initiator.anticipate(wish)
 
     async def attach(self, volume: VolumeSpec) -> Attached:
         """Log in to all portals that answer, and find the disk."""

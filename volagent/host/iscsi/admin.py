@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from volagent.host.child import ENVIRONMENT
 from volagent.host.errors import Absent, HostError, TimedOut, Unsupported
 from volagent.host.iscsi.contract import LunWish, PortalFailure, Refusal
+from volagent.host.iscsi.node_records import NodeRecords
 from volagent.host.iscsi.records import Records, discovery_settings, node_settings
 from volagent.host.iscsi.sysfs import Session
 
@@ -64,6 +65,7 @@ class IscsiAdmin:
 
     helpers: "Helpers"
     records: Records
+    nodes: NodeRecords
 
     def demand_installed(self) -> None:
         """Raises `Unsupported` when there is no open-iscsi here."""
@@ -125,19 +127,21 @@ class IscsiAdmin:
         """Open a session. Raises `Refused`; then its record is gone too."""
         where = f"{portal},{tag}" if tag else portal
         node = ("-m", "node", "-T", wish.iqn, "-p", where, "-I", interface)
-        await self._demand(*node, "-o", "new", subject=portal)
         settings = node_settings(wish.session_chap, several_paths=several_paths)
-        file = self.records.find_node(wish.iqn, portal, interface)
+        record = (wish.iqn, portal, tag, interface, settings)
+        pool = self.helpers.run_in_pool
         try:
-            await self.helpers.run_in_pool(self.records.write, file, settings, portal)
+            if not await pool(self.nodes.make, *record):
+                await self._demand(*node, "-o", "new", subject=portal)
+                await pool(self.nodes.complete, *record)
             outcome = await self._ask(portal, *node, "--login", timeout_s=LOGIN_TIMEOUT_S)
         except TimedOut:
             raise  # iscsid may go on: the record tells that its session is ours
         except HostError:
-            await self._quick(*node, "-o", "delete")
+            await self._forget_node(wish.iqn, portal, interface)
             raise
         if outcome.returncode not in (_DONE, _SESSION_EXISTS):
-            await self._quick(*node, "-o", "delete")
+            await self._forget_node(wish.iqn, portal, interface)
             raise Refused(_explain(portal, outcome))
 
     async def log_out(self, session: Session) -> None:
@@ -148,7 +152,13 @@ class IscsiAdmin:
         outcome = await self._ask(session.portal, *node, "--logout", timeout_s=LOGOUT_TIMEOUT_S)
         if outcome.returncode not in (_DONE, _SESSION_MISSING, _NOTHING_FOUND):
             raise HostError("logout", session.portal, 0, outcome.complaint)
-        await self._quick(*node, "-o", "delete")
+        await self._forget_node(session.iqn, session.portal, session.interface)
+
+    async def _forget_node(self, iqn: str, portal: str, interface: str) -> None:
+        """Remove the record of a login; quietly, the next login replaces it."""
+        if not await self.helpers.run_in_pool(self.nodes.remove, iqn, portal, interface):
+            node = ("-m", "node", "-T", iqn, "-p", portal, "-I", interface)
+            await self._quick(*node, "-o", "delete")
 
     async def forget_interface(self, name: str) -> None:
         """Remove an interface that was made here; another is left alone."""

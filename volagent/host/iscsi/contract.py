@@ -110,6 +110,12 @@ class LunChanged(HostError):
 class Initiator(Protocol):
     """Logs in to targets, and finds and gives back their disks."""
 
+    async def anticipate(self, wish: LunWish) -> None:
+        """Learn what attaching will need, without a login and without leaving anything.
+
+        For a disk that is not this node's yet. Raises `Unsupported`, `HostError`.
+        """
+
     async def attach(self, wish: LunWish) -> FoundLun:
         """Log in to every portal that answers and find the disk, however much of that is done.
 

@@ -39,6 +39,7 @@ from volagent.host.iscsi.contract import (
 from volagent.host.iscsi.known import KnownDisks
 from volagent.host.iscsi.logins import Logins
 from volagent.host.iscsi.multipath import Multipath, runs_daemon
+from volagent.host.iscsi.node_records import NodeRecords
 from volagent.host.iscsi.paths import Paths, wait_until
 from volagent.host.iscsi.records import Records
 from volagent.host.iscsi.sysfs import Map, Path, Session, Sysfs
@@ -68,7 +69,7 @@ class RealInitiator:
         self._helpers = helpers
         self._known = known
         self._sysfs = sysfs
-        self._admin = IscsiAdmin(helpers, records)
+        self._admin = IscsiAdmin(helpers, records, NodeRecords(records))
         self._logins = Logins(helpers, self._sysfs, records, self._admin)
         self._paths = Paths(helpers, self._sysfs)
         self._multipath = Multipath(helpers, self._sysfs)
@@ -77,6 +78,14 @@ class RealInitiator:
     def is_present(self, wish: LunWish) -> bool:
         """Whether the kernel shows anything under this number now."""
         return bool(self._all_paths(wish.iqn, interface_of(wish), wish.lun))
+
+    async def anticipate(self, wish: LunWish) -> None:
+        """Learn what attaching will need, without touching a disk and without leaving anything."""
+        self._admin.demand_installed()
+        await self._helpers.prepare()
+        interface = interface_of(wish)
+        if interface == wish.interface and wish.discovery_chap is None:
+            await self._logins.look_up(wish, interface)
 
     async def attach(self, wish: LunWish) -> FoundLun:
         """Log in and find the disk."""

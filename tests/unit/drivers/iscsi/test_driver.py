@@ -8,6 +8,7 @@ from tests.simulation.fake_host import make_fake_host
 from tests.simulation.fake_initiator import FakeInitiator
 from tests.simulation.fake_kernel import FakeKernel
 from volagent.drivers.contract import (
+    Anticipates,
     Attaches,
     Credentials,
     Expands,
@@ -75,8 +76,18 @@ def setting():
     return Setting()
 
 
+async def test_anticipation_uses_no_credentials(setting):
+    await setting.driver.anticipate(setting.volume(chapAuthSession=True, secretRef={"name": "s"}))
+    assert setting.initiator.anticipated == [WISH]
+    await setting.driver.anticipate(
+        setting.volume(chapAuthDiscovery=True, secretRef={"name": "s"}, secret=SECRET)
+    )
+    assert setting.initiator.anticipated == [WISH]
+    assert setting.initiator.wishes == []
+
+
 def test_driver_has_the_capabilities_of_a_disk_on_the_network(setting):
-    for capability in (Attaches, Prepares, Stages, Expands, Networked, LogsIn):
+    for capability in (Anticipates, Attaches, Prepares, Stages, Expands, Networked, LogsIn):
         assert isinstance(setting.driver, capability)
     options = setting.volume().options
     assert setting.driver.identify(options) == f"{IQN}:lun-1"
