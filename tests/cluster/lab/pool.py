@@ -18,8 +18,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.cluster.lab import requirements
 from tests.cluster.lab.directory import LabDirectory
-from tests.cluster.lab.hypervisor import TOOLS, Hypervisor, choose_domain_type, is_own
+from tests.cluster.lab.hypervisor import Hypervisor, choose_domain_type, is_own
 from tests.cluster.lab.installation import PackageInstallation
 from tests.cluster.lab.processes import Keeper
 from tests.cluster.lab.secure_shell import SecureShell
@@ -53,11 +54,9 @@ _LET_ROOT_IN = "sudo install -d -m 0700 /root/.ssh; sudo cp ~/.ssh/authorized_ke
 
 def find_obstacle() -> str | None:
     """Why there cannot be machines here and what would help, or None."""
-    if os.geteuid() != 0:
-        return "needs root for libvirt: run `sudo make vagrant`"
-    missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
-    if missing:
-        return f"needs the Debian packages {' '.join(missing)}: run `sudo make vagrant`"
+    lacking = requirements.judge(requirements.read_facts()) or requirements.find_missing_tool()
+    if lacking is not None:
+        return lacking
     if not _BOX.exists():
         return f"needs {_BOX.relative_to(_CHECKOUT)}: run `sudo make vagrant`"
     if find_package(_CHECKOUT) is None:
