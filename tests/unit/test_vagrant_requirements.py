@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from tests.cluster.lab.hypervisor import choose_patience
 from tests.cluster.lab.requirements import DISK_MIB, MEMORY_MIB, PYTHON, Facts, judge, read_facts
 
 ENOUGH = Facts(
@@ -41,3 +42,14 @@ def test_facts_are_of_this_machine():
     facts = read_facts()
     assert facts.memory_mib > 0
     assert all(free > 0 for free in facts.disks_mib.values())
+
+
+def test_patience_is_that_of_the_machines_unless_it_is_given(monkeypatch):
+    monkeypatch.delenv("VOLAGENT_PATIENCE", raising=False)
+    assert choose_patience("kvm") < choose_patience("qemu")
+    monkeypatch.setenv("VOLAGENT_PATIENCE", "20")
+    assert choose_patience("qemu") == 20.0
+    for wrong in ("much", "0.5", "nan", "1e9"):
+        monkeypatch.setenv("VOLAGENT_PATIENCE", wrong)
+        with pytest.raises(ValueError, match=f"VOLAGENT_PATIENCE is {wrong}: it may be 1 to 100"):
+            choose_patience("qemu")

@@ -118,3 +118,21 @@ def choose_domain_type() -> str:
     flags = set(Path("/proc/cpuinfo").read_text().split())
     able = bool(flags & {"vmx", "svm"}) and os.access("/dev/kvm", os.R_OK | os.W_OK)
     return "kvm" if able else "qemu"
+
+
+_PATIENCE = {"kvm": 2.0, "qemu": 6.0}
+_MAX_PATIENCE = 100.0
+
+
+def choose_patience(domain_type: str) -> float:
+    """What the time limits of scenarios are multiplied with. Raises `ValueError`."""
+    given = os.environ.get("VOLAGENT_PATIENCE")
+    if given is None:
+        return _PATIENCE[domain_type]
+    try:
+        patience = float(given)
+    except ValueError:
+        patience = 0.0
+    if not 1.0 <= patience <= _MAX_PATIENCE:
+        raise ValueError(f"VOLAGENT_PATIENCE is {given}: it may be 1 to {_MAX_PATIENCE:g}")
+    return patience

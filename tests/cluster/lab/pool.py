@@ -20,7 +20,12 @@ from pathlib import Path
 
 from tests.cluster.lab import requirements
 from tests.cluster.lab.directory import LabDirectory
-from tests.cluster.lab.hypervisor import Hypervisor, choose_domain_type, is_own
+from tests.cluster.lab.hypervisor import (
+    Hypervisor,
+    choose_domain_type,
+    choose_patience,
+    is_own,
+)
 from tests.cluster.lab.installation import PackageInstallation
 from tests.cluster.lab.processes import Keeper
 from tests.cluster.lab.secure_shell import SecureShell
@@ -47,7 +52,6 @@ _MACHINES = {
     "node02": ("10.77.0.14", 1),
 }
 """As in the Vagrantfile: address and number of extra disks."""
-_PATIENCE = {"kvm": 2.0, "qemu": 6.0}
 _UP_TIMEOUT_S = 1800
 _LET_ROOT_IN = "sudo install -d -m 0700 /root/.ssh; sudo cp ~/.ssh/authorized_keys /root/.ssh/"
 
@@ -72,6 +76,7 @@ class VagrantPool:
         self._keeper = Keeper()
         self._hypervisor: Hypervisor | None = None
         self._domain_type = choose_domain_type()
+        self._patience = choose_patience(self._domain_type)
         self._guests: tuple[Guest, ...] = ()
 
     def __enter__(self) -> "VagrantPool":
@@ -172,7 +177,7 @@ class VagrantPool:
                     addresses[name], self._key, self._directory.path / f"ssh-{name}",
                     [*enter[:2], "--"] if enter else [],
                 ),
-                _PATIENCE[self._domain_type],
+                self._patience,
             )
             for name, (address, disks) in _MACHINES.items()
         )  # fmt: skip
