@@ -45,8 +45,12 @@ test: setup system-packages moto  ## run every test (as root; without, those tha
 box := vagrant/.cache/volagent.box
 
 .PHONY: vagrant
-vagrant: deb $(box)  ## run the cluster scenarios on Vagrant's machines, from the package (as root)
+vagrant: vagrant-possible deb $(box)  ## run the cluster scenarios on Vagrant's machines, from the package (as root)
 	@VOLAGENT_LAB=vagrant $(bin)/pytest tests/cluster $(ARGS)
+
+.PHONY: vagrant-possible
+vagrant-possible: setup
+	@$(bin)/python -m tests.cluster.lab.requirements
 
 .PHONY: vagrant-packages
 vagrant-packages:

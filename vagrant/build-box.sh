@@ -173,7 +173,17 @@ make_box() {
   mv "$work/made.box" "$box"
 }
 
-[[ $EUID -eq 0 ]] || { echo 'volagent: box: needs root: sudo make vagrant' >&2; exit 1; }
+fail() { printf 'volagent: box: %s\nhint: %s\n' "$1" "$2" >&2; exit 1; }
+
+[[ $EUID -eq 0 ]] || fail 'needs root' 'sudo make vagrant'
+missing=()
+for tool in vagrant mmdebstrap mke2fs sfdisk qemu-img grub-mkimage ssh-keygen; do
+  command -v "$tool" >/dev/null || missing+=("$tool")
+done
+[[ ${#missing[@]} -eq 0 ]] || fail "missing: ${missing[*]}" 'tests/setup/packages.sh vagrant, as root'
+[[ -e /usr/lib/grub/i386-pc/boot.img ]] || fail 'missing: GRUB for PC BIOS' 'apt-get install grub-pc-bin'
+free_mib=$(df --output=avail -BM "$work" | tail -n 1 | tr -dc 0-9)
+[[ $free_mib -ge 2048 ]] || fail "needs 2048 MiB in $(dirname "$box"), $free_mib are free" 'make room'
 make_tree
 ssh-keygen -q -t ed25519 -N '' -C box -f "$tree/etc/ssh/ssh_host_ed25519_key" <<<y >/dev/null
 make_disk

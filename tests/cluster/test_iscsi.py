@@ -135,7 +135,7 @@ def test_unknown_target_is_told_at_once_with_what_the_portal_offers(site):
     assert answer["error"] == "Transient"
     assert "does not offer the target" in answer["message"]
     assert site.target.iqn in answer["message"]
-    assert answer["took_ms"] < 8000
+    assert answer["took_ms"] < 8000 * site.node.machine.patience
 
 
 def test_unknown_number_leaves_no_session(site):
@@ -236,7 +236,7 @@ def test_two_paths_are_one_device_that_outlives_one_of_them(site, multipath, fig
     site.target.heal_portal(1)
     site.target.grow("wide", 128)
     site.node.machine.run(
-        "for i in $(seq 200); do"
+        "for i in $(seq 900); do"
         ' [ "$(cat /sys/class/iscsi_session/*/state | sort -u)" = LOGGED_IN ] && exit 0;'
         " sleep 0.2; done; exit 1",
         timeout_s=60,
@@ -267,7 +267,7 @@ def test_pod_gets_its_disk_by_the_daemon_and_gives_it_back(site, figure):
     assert node.machine.run(f"cat {where}/table").out == "row\n"
     node.delete_gone(pod, within_s=60)
     node.machine.run(
-        "for i in $(seq 100); do"
+        "for i in $(seq 600); do"
         " ls /sys/class/iscsi_session/* >/dev/null 2>&1 || exit 0; sleep 0.1; done; exit 1"
     )
     node.stop()

@@ -23,11 +23,10 @@ TOOLS = {
     "ssh": "openssh-client",
     "nsenter": "util-linux",
 }
-_URI = "qemu:///system"
+URI = "qemu:///system"
 
 # bash is process 1: it must reap what libvirt's daemons leave, or a killed machine seems alive.
 _HOLD = """
-exec 2>$0/libvirt.log
 ip link set lo up
 mkdir -p $0/lib/images $0/log /run/libvirt /var/lib/libvirt /var/log/libvirt
 [ -d $0/etc ] || cp -a /etc/libvirt $0/etc
@@ -65,16 +64,21 @@ class Hypervisor:
         if not is_own():
             return
         directory.mkdir(exist_ok=True)
-        self._holder = keeper.start(
-            ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-             "bash", "-ec", _HOLD, str(directory)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        log = directory / "libvirt.log"
+        with log.open("wb") as said:
+            self._holder = keeper.start(
+                ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
+                 "bash", "-ec", _HOLD, str(directory)],
+                stdout=subprocess.PIPE,
+                stderr=said,
+            )  # fmt: skip
         assert self._holder.stdout is not None
         if self._holder.stdout.readline() != b"ready\n":
-            log = (directory / "libvirt.log").read_text(errors="replace")
-            raise RuntimeError(f"libvirt does not start:\n{log[-2000:]}")
+            raise RuntimeError(
+                f"libvirt does not start in namespaces of its own:\n"
+                f"{log.read_text(errors='replace')[-2000:]}\n"
+                "hint: a container must be privileged for that"
+            )
         spaces = f"/proc/{self._holder.pid}/ns"
         self.enter = [
             *("nsenter", f"--net={spaces}/net", f"--mount={spaces}/mnt"),
@@ -84,7 +88,7 @@ class Hypervisor:
     def virsh(self, *arguments: str) -> str:
         """A command of virsh; what it said."""
         done = subprocess.run(
-            [*self.enter, "virsh", "-q", "-c", _URI, *arguments],
+            [*self.enter, "virsh", "-q", "-c", URI, *arguments],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         )  # fmt: skip
         if done.returncode != 0:
@@ -114,3 +118,21 @@ def choose_domain_type() -> str:
     flags = set(Path("/proc/cpuinfo").read_text().split())
     able = bool(flags & {"vmx", "svm"}) and os.access("/dev/kvm", os.R_OK | os.W_OK)
     return "kvm" if able else "qemu"
+
+
+_PATIENCE = {"kvm": 2.0, "qemu": 6.0}
+_MAX_PATIENCE = 100.0
+
+
+def choose_patience(domain_type: str) -> float:
+    """What the time limits of scenarios are multiplied with. Raises `ValueError`."""
+    given = os.environ.get("VOLAGENT_PATIENCE")
+    if given is None:
+        return _PATIENCE[domain_type]
+    try:
+        patience = float(given)
+    except ValueError:
+        patience = 0.0
+    if not 1.0 <= patience <= _MAX_PATIENCE:
+        raise ValueError(f"VOLAGENT_PATIENCE is {given}: it may be 1 to {_MAX_PATIENCE:g}")
+    return patience

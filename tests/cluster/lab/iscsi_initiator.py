@@ -28,7 +28,7 @@ pgrep -x iscsid >/dev/null || iscsid
 """
 _START_MULTIPATH = """
 multipathd -d -s >/run/multipathd.log 2>&1 &
-for try in $(seq 100); do
+for try in $(seq 600); do
   grep -q /org/kernel/linux/storage/multipathd /proc/net/unix && exit 0
   sleep 0.05
 done

@@ -18,8 +18,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from tests.cluster.lab import requirements
 from tests.cluster.lab.directory import LabDirectory
-from tests.cluster.lab.hypervisor import TOOLS, Hypervisor, choose_domain_type, is_own
+from tests.cluster.lab.hypervisor import (
+    Hypervisor,
+    choose_domain_type,
+    choose_patience,
+    is_own,
+)
 from tests.cluster.lab.installation import PackageInstallation
 from tests.cluster.lab.processes import Keeper
 from tests.cluster.lab.secure_shell import SecureShell
@@ -46,18 +52,15 @@ _MACHINES = {
     "node02": ("10.77.0.14", 1),
 }
 """As in the Vagrantfile: address and number of extra disks."""
-_PATIENCE = {"kvm": 2.0, "qemu": 6.0}
 _UP_TIMEOUT_S = 1800
 _LET_ROOT_IN = "sudo install -d -m 0700 /root/.ssh; sudo cp ~/.ssh/authorized_keys /root/.ssh/"
 
 
 def find_obstacle() -> str | None:
     """Why there cannot be machines here and what would help, or None."""
-    if os.geteuid() != 0:
-        return "needs root for libvirt: run `sudo make vagrant`"
-    missing = sorted({package for tool, package in TOOLS.items() if shutil.which(tool) is None})
-    if missing:
-        return f"needs the Debian packages {' '.join(missing)}: run `sudo make vagrant`"
+    lacking = requirements.judge(requirements.read_facts()) or requirements.find_missing_tool()
+    if lacking is not None:
+        return lacking
     if not _BOX.exists():
         return f"needs {_BOX.relative_to(_CHECKOUT)}: run `sudo make vagrant`"
     if find_package(_CHECKOUT) is None:
@@ -73,6 +76,7 @@ class VagrantPool:
         self._keeper = Keeper()
         self._hypervisor: Hypervisor | None = None
         self._domain_type = choose_domain_type()
+        self._patience = choose_patience(self._domain_type)
         self._guests: tuple[Guest, ...] = ()
 
     def __enter__(self) -> "VagrantPool":
@@ -173,7 +177,7 @@ class VagrantPool:
                     addresses[name], self._key, self._directory.path / f"ssh-{name}",
                     [*enter[:2], "--"] if enter else [],
                 ),
-                _PATIENCE[self._domain_type],
+                self._patience,
             )
             for name, (address, disks) in _MACHINES.items()
         )  # fmt: skip
