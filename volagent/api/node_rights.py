@@ -6,6 +6,9 @@ may be read by all agents; pods only those of the node; secrets and configMaps o
 only while a pod of the node uses them. A volume may be written when it can only be used on the
 node; a claim, when it is to be made there or a pod of the node uses it.
 
+Of Fencings it may read those that name its node, as the one that is kept out or the one that does
+it, and write the status of the latter; for them it may read the secrets of the disk's volume.
+
 Kept current from the shared copies; a right may come a moment after the pod that gives it.
 """
 
@@ -13,10 +16,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from volagent.api.auth import User, forbid
-from volagent.client.contract import Resource
+from volagent.client.contract import FENCINGS, Resource
 from volagent.client.informer import Key
 from volagent.client.shared import SharedCopies
 from volagent.objects.annotations import SELECTED_NODE
+from volagent.objects.fencing import PENDING, Fencing
 from volagent.objects.meta import Document
 from volagent.objects.node_affinity import is_only_on
 from volagent.objects.pod import Pod
@@ -65,6 +69,7 @@ class NodeRights:
         self._pods: dict[str, dict[Key, Pod]] = {}
         """Node → its pods."""
         copies.pods.listen(self._pod_changed)
+        self._fencings = copies.follow(FENCINGS, Fencing)
 
     def may(self, node: str, action: Action, field_selector: str = "") -> bool:
         """Whether the agent of a node may do something."""
@@ -83,6 +88,10 @@ class NodeRights:
         match action.resource:
             case "pods" | "pods/status":
                 return self._may_pod(node, action, field_selector)
+            case "fencings":
+                return verb in _READ and self._may_read_fencing(node, action, field_selector)
+            case "fencings/status":
+                return verb in _CHANGE and self._executes(node, action.name)
             case "leases":
                 return action.namespace == LEASE_NAMESPACE and action.name in ("", node)
             case "events":
@@ -117,6 +126,8 @@ class NodeRights:
     def _may_read(self, node: str, action: Action, field_selector: str) -> bool:
         name = action.name or _name_in(field_selector)
         reference: Reference = (_KINDS[action.resource], action.namespace, name)
+        if self._fences_with(node, reference):
+            return True
         return any(
             reference in environment_references(pod)
             or reference in volume_references(pod)
@@ -137,6 +148,30 @@ class NodeRights:
             mine = taken.uid == claim.metadata.uid
             if mine and reference in login_references(bound, namespace):
                 return True
+        return False
+
+    def _may_read_fencing(self, node: str, action: Action, field_selector: str) -> bool:
+        if not action.name:
+            terms = field_selector.split(",")
+            return f"spec.executor={node}" in terms or f"spec.nodeName={node}" in terms
+        found = self._fencings.get("", action.name)
+        return found is not None and node in (found.spec.executor, found.spec.node_name)
+
+    def _executes(self, node: str, name: str) -> bool:
+        found = self._fencings.get("", name)
+        return found is not None and found.spec.executor == node
+
+    def _fences_with(self, node: str, reference: Reference) -> bool:
+        """Whether a disk that the node is to keep another one out of is reached with a secret."""
+        for fencing in self._fencings.values():
+            if fencing.spec.executor != node or fencing.status.phase != PENDING:
+                continue
+            name = fencing.spec.source.persistent_volume_name
+            volume = self._copies.volumes.get("", name) if name else None
+            taken = volume.spec.claim_ref if volume is not None else None
+            if volume is not None and taken is not None:
+                if reference in login_references(volume, taken.namespace):
+                    return True
         return False
 
     def _uses_account(self, node: str, action: Action) -> bool:
