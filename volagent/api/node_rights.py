@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from volagent.api.auth import User, forbid
-from volagent.client.contract import FENCINGS, Resource
+from volagent.api.fencing_rights import FencingRights
+from volagent.client.contract import Resource
 from volagent.client.informer import Key
 from volagent.client.shared import SharedCopies
 from volagent.objects.annotations import SELECTED_NODE
-from volagent.objects.fencing import PENDING, Fencing
 from volagent.objects.meta import Document
 from volagent.objects.node_affinity import is_only_on
 from volagent.objects.pod import Pod
@@ -69,7 +69,7 @@ class NodeRights:
         self._pods: dict[str, dict[Key, Pod]] = {}
         """Node → its pods."""
         copies.pods.listen(self._pod_changed)
-        self._fencings = copies.follow(FENCINGS, Fencing)
+        self._fencings = FencingRights(copies)
 
     def may(self, node: str, action: Action, field_selector: str = "") -> bool:
         """Whether the agent of a node may do something."""
@@ -88,10 +88,8 @@ class NodeRights:
         match action.resource:
             case "pods" | "pods/status":
                 return self._may_pod(node, action, field_selector)
-            case "fencings":
-                return verb in _READ and self._may_read_fencing(node, action, field_selector)
-            case "fencings/status":
-                return verb in _CHANGE and self._executes(node, action.name)
+            case "fencings" | "fencings/status":
+                return self._fencings.may(node, action, field_selector)
             case "leases":
                 return action.namespace == LEASE_NAMESPACE and action.name in ("", node)
             case "events":
@@ -126,7 +124,7 @@ class NodeRights:
     def _may_read(self, node: str, action: Action, field_selector: str) -> bool:
         name = action.name or _name_in(field_selector)
         reference: Reference = (_KINDS[action.resource], action.namespace, name)
-        if self._fences_with(node, reference):
+        if self._fencings.needs(node, reference):
             return True
         return any(
             reference in environment_references(pod)
@@ -148,30 +146,6 @@ class NodeRights:
             mine = taken.uid == claim.metadata.uid
             if mine and reference in login_references(bound, namespace):
                 return True
-        return False
-
-    def _may_read_fencing(self, node: str, action: Action, field_selector: str) -> bool:
-        if not action.name:
-            terms = field_selector.split(",")
-            return f"spec.executor={node}" in terms or f"spec.nodeName={node}" in terms
-        found = self._fencings.get("", action.name)
-        return found is not None and node in (found.spec.executor, found.spec.node_name)
-
-    def _executes(self, node: str, name: str) -> bool:
-        found = self._fencings.get("", name)
-        return found is not None and found.spec.executor == node
-
-    def _fences_with(self, node: str, reference: Reference) -> bool:
-        """Whether a disk that the node is to keep another one out of is reached with a secret."""
-        for fencing in self._fencings.values():
-            if fencing.spec.executor != node or fencing.status.phase != PENDING:
-                continue
-            name = fencing.spec.source.persistent_volume_name
-            volume = self._copies.volumes.get("", name) if name else None
-            taken = volume.spec.claim_ref if volume is not None else None
-            if volume is not None and taken is not None:
-                if reference in login_references(volume, taken.namespace):
-                    return True
         return False
 
     def _uses_account(self, node: str, action: Action) -> bool:
