@@ -24,6 +24,8 @@ ATTEMPTS_LIMIT: Final = 3
 """Failed attempts of one executor after which another way is tried, if there is one."""
 EXECUTORS_LIMIT: Final = 3
 """Nodes that are asked one after the other to fence at the storage."""
+ANSWER_S: Final = {STORAGE: 20.0, HOOK: 120.0}
+"""How long an executor may take to say anything; its node's lease may be renewed all the same."""
 ROUND_S: Final = 60.0
 """After everything has been tried, so long until it is tried again."""
 
@@ -129,9 +131,12 @@ def decide_fencing(
             return Start(
                 Way(WATCHDOG), _tried_with(fencing, "another proof was there before"), fencing
             )
-    failure = _find_failure(fencing, here, means, ready)
+    failure = _find_failure(fencing, means, ready, age_s)
     if not failure:
-        return Wait(means.watchdog.left_s if means.watchdog is not None else None)
+        left_s = [ANSWER_S.get(spec.method, ROUND_S) - age_s]
+        if means.watchdog is not None:
+            left_s.append(means.watchdog.left_s)
+        return Wait(max(0.0, min(left_s)))
     done = {*_ways_tried(fencing), here}
     left = [way for way in ways if way not in done]
     if left:
@@ -139,15 +144,16 @@ def decide_fencing(
     ended = fencing.status.phase == IMPOSSIBLE or here not in ways
     if age_s >= ROUND_S and ways and (ended or len(ways) > 1):
         return Start(ways[0], (), fencing)
+    again_s = ROUND_S - age_s if age_s < ROUND_S else ROUND_S
     if not ended:
-        return Wait(ROUND_S - age_s if age_s < ROUND_S else ROUND_S)
+        return Wait(again_s)
     reasons = [each.describe() for each in _tried_with(fencing, failure)]
-    return Stay("; ".join([*reasons, means.lacking] if means.lacking else reasons), ROUND_S - age_s)
+    return Stay("; ".join([*reasons, means.lacking] if means.lacking else reasons), again_s)
 
 
-def _find_failure(fencing: Fencing, here: Way, means: Means, ready: Collection[str]) -> str:
+def _find_failure(fencing: Fencing, means: Means, ready: Collection[str], age_s: float) -> str:
     """Why this way does not lead on; "": it may."""
-    status = fencing.status
+    status, here = fencing.status, Way(fencing.spec.method, fencing.spec.executor)
     if status.phase == IMPOSSIBLE:
         return status.message or "impossible"
     if here.method == WATCHDOG:
@@ -156,6 +162,8 @@ def _find_failure(fencing: Fencing, here: Way, means: Means, ready: Collection[s
         return f"node {here.executor} is not ready itself"
     if status.attempts >= ATTEMPTS_LIMIT:
         return status.message or f"no proof after {status.attempts} attempts"
+    if age_s >= ANSWER_S.get(here.method, ROUND_S):
+        return status.message or "no answer"
     return ""
 
 

@@ -21,7 +21,6 @@ from volagent.aio.queue import KeyedQueue
 from volagent.aio.tasks import Supervisor
 from volagent.client.contract import AlreadyExists, ApiError, Client, Conflict, NotFound
 from volagent.client.events import EventRecorder
-from volagent.client.informer import Key
 from volagent.client.shared import SharedCopies
 from volagent.control.failover.decide import (
     Means,
@@ -31,21 +30,20 @@ from volagent.control.failover.decide import (
     Step,
     Wait,
     decide_fencing,
-    find_brake,
 )
 from volagent.control.failover.fencing import FencingWriter
-from volagent.control.failover.leases import LeaseWatch
+from volagent.control.failover.lost import LostNodes
 from volagent.control.failover.means import Fencers
 from volagent.control.failover.telling import Teller
 from volagent.control.failover.timing import FailoverTimes
 from volagent.control.failover.withhold import NotLost
-from volagent.control.failover.world import FailoverWorld, Stranded, find_wanting
+from volagent.control.failover.world import Stranded, find_wanting
 from volagent.control.nodes.decide import is_lost
 from volagent.objects.attachments import is_out_of_service
 from volagent.objects.fencing import FAIL_OVER
 from volagent.objects.storage import Node
 from volagent.observe.logs import get_logger
-from volagent.settings import FailoverSettings, LeaseSettings
+from volagent.settings import FailoverSettings
 
 WORKERS: Final = 16
 RETRY_S: Final = 1.0
@@ -64,29 +62,26 @@ class FailoverController:
         events: EventRecorder,
         clock: Clock,
         *,
-        lease: LeaseSettings,
+        lost: LostNodes,
         settings: FailoverSettings,
         fencers: Fencers,
     ) -> None:
         """Before `copies.run`."""
         self._copies = copies
-        self._clock = clock
-        self._lease = lease
+        self._lost = lost
+        self._world = lost.world
         self._settings = settings
         self._fencers = fencers
         self._queue: KeyedQueue[str] | None = None
-        self._leases = LeaseWatch(copies, clock, lease.timeout_s, self._mark)
-        self._world = FailoverWorld(copies, self._mark)
-        self._writer = FencingWriter(client, events, clock, self._leases, fencers)
+        self._writer = FencingWriter(client, events, clock, lost.leases, fencers)
         self._teller = Teller(client, events, clock)
-        self._times = FailoverTimes(self._world, clock, self._lost_for_s)
-        copies.nodes.listen(self._node_changed)
+        self._times = FailoverTimes(lost.world, clock, lost.lost_for_s)
+        lost.listeners.append(self._mark)
 
     async def run(self) -> None:
         """Fail over, for ever."""
-        await self._copies.wait_synced()
+        await self._lost.wait_synced()
         async with Supervisor() as tasks:
-            self._leases.start()
             queue = self._queue = KeyedQueue("failover", self._work, tasks.start, width=WORKERS)
             for name in self._world.nodes():
                 queue.mark(name)
@@ -99,34 +94,7 @@ class FailoverController:
         if self._queue is not None:
             self._queue.mark(node)
 
-    def _node_changed(self, key: Key, old: Node | None, new: Node | None) -> None:
-        self._mark(key[1])
-        ready = [node is not None and not is_lost(node) for node in (old, new)]
-        if ready[0] != ready[1]:  # who can execute, and how many are lost, has changed
-            for node in self._copies.nodes.values():
-                if is_lost(node):
-                    self._mark(node.metadata.name)
-
     # -- what is known -----------------------------------------------------------------------
-
-    def _lost_for_s(self, name: str) -> float:
-        """How long a node has been lost; negative while it is not."""
-        silent_s = self._leases.silent_s(name)
-        return silent_s - self._lease.timeout_s if silent_s is not None else -1.0
-
-    def find_brake(self) -> str:
-        """Why nothing is taken from any node now; "": it may be."""
-        early_s = max(
-            self._lease.timeout_s - 1.25 * self._lease.period_s, 1.25 * self._lease.period_s
-        )
-        counted = [
-            name
-            for name in self._leases.nodes()
-            if (node := self._copies.nodes.get("", name)) is not None
-            and not is_out_of_service(node)
-        ]
-        silent = [name for name in counted if (self._leases.silent_s(name) or 0.0) >= early_s]
-        return find_brake(silent, len(counted), self._settings.lost_share_max)
 
     def _find_held(self, node: Node) -> str:
         """Why nothing is begun for a node; "": it may be."""
@@ -135,7 +103,7 @@ class FailoverController:
         wanted = (node.metadata.annotations or {}).get(FAIL_OVER)
         if wanted and wanted == node.status.node_info.boot_id:
             return ""
-        return self.find_brake()
+        return self._lost.find_brake(self._settings.lost_share_max)
 
     def _decide(
         self, node: Node, disks: Sequence[Stranded], means: Mapping[str, Means]
@@ -156,7 +124,7 @@ class FailoverController:
         sources = (disk.attachment.spec.source.persistent_volume_name for disk in disks)
         begun = {source for source in sources if source}
         wanting = find_wanting(self._copies, begun)
-        silent_s = self._leases.silent_s(name) or 0.0
+        silent_s = self._lost.leases.silent_s(name) or 0.0
         ready = self._world.ready_nodes(name)
         return self._fencers.find_means(node, silent_s, disks, ready, wanting)
 
@@ -176,7 +144,7 @@ class FailoverController:
         again_s = await self._clear(name)
         if node is None:
             return again_s
-        lost, for_s = is_lost(node), self._lost_for_s(name)
+        lost, for_s = is_lost(node), self._lost.lost_for_s(name)
         if not lost:
             await self._end(node, for_s)
             return again_s
