@@ -506,6 +506,9 @@ class FailoverWorld(World):
             node for at_s, name, node, _ in self.storage.writes if name == disk and at_s >= since_s
         }
 
+    def disk(self, disk):
+        return unique_name(DRIVER, disk)
+
     def now(self):
         return self.clock.monotonic()
 
