@@ -60,6 +60,7 @@ SNAPSHOT_CLASSES = Resource(
 SNAPSHOT_CONTENTS = Resource(
     _SNAPSHOT, "v1", "volumesnapshotcontents", "VolumeSnapshotContent", False, ("vsc",)
 )
+FENCINGS = Resource("volagent.dev", "v1", "fencings", "Fencing", False)
 _RBAC = "rbac.authorization.k8s.io"
 ROLES = Resource(_RBAC, "v1", "roles", "Role")
 ROLE_BINDINGS = Resource(_RBAC, "v1", "rolebindings", "RoleBinding")
@@ -69,7 +70,7 @@ RESOURCES = (
     PODS, NODES, NAMESPACES, SECRETS, CONFIG_MAPS, SERVICE_ACCOUNTS, EVENTS, PERSISTENT_VOLUMES,
     CLAIMS, ENDPOINTS, STORAGE_CLASSES, VOLUME_ATTACHMENTS, CSI_DRIVERS, CSI_NODES,
     CSI_STORAGE_CAPACITIES, LEASES, SNAPSHOTS, SNAPSHOT_CLASSES, SNAPSHOT_CONTENTS, ROLES,
-    ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS,
+    ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS, FENCINGS,
 )  # fmt: skip
 
 WITH_STATUS = "*"
@@ -268,6 +269,14 @@ class Client(Protocol):
 
         With `uid` or `resource_version` only that very object. Raises `Conflict`, also when it has
         a node, is going, or has scheduling gates.
+        """
+
+    async def redeclare_pod(self, name: str, namespace: str, *, uid: str) -> Document:
+        """Declare a pod again whose node is lost, in one write: the same manifest under the same
+        name, with another uid and without the node that was chosen for it; the new pod.
+
+        Watchers see the old one go and the new one come. Raises `Conflict` when it is not that
+        very pod, is going, has finalizers, or when nobody but its manifest chose its node.
         """
 
     async def create(

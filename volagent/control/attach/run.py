@@ -155,7 +155,7 @@ class AttachController:
 
     async def _work(self, volume: str) -> float | None:
         wants = self._wants.of_volume(volume)
-        steps = decide_disk(wants, self._world.standings(volume), self._world.barred())
+        steps = decide_disk(wants, self._world.standings(volume), self._world.barred(volume))
         self._forget_told(volume, wants)
         again_s: list[float] = []
         for step in steps:
@@ -210,7 +210,7 @@ class AttachController:
 
     async def _withdraw(self, volume: str, standing: Standing) -> float | None:
         """From the Node first, and on its word as it is now; then from the storage."""
-        if not await self._lists.remove(standing.node, volume):
+        if not await self._lists.remove(volume, standing):
             return None  # it is used again: the node says when it is not
         if standing.proof and standing.in_use:
             _log.warning(
@@ -333,6 +333,15 @@ class AttachController:
         else:
             self._told.pop(volume, None)
 
+    def find_holder(self, pod: Pod, use: str) -> tuple[str, str]:
+        """Who keeps a disk that a pod waits for, and the disk's unique name; or "" and ""."""
+        for want in self._finder.find(pod):
+            if want.use == use:
+                for standing in self._world.standings(want.volume):
+                    if standing.node != want.node and standing.must_stay:
+                        return standing.node, want.volume
+        return "", ""
+
     def explain(self, pod: Pod) -> Iterator[tuple[str, tuple[str, str]]]:
         """For each disk of a pod, by the pod's name for it: why it is not attached, and a remedy.
 
@@ -340,7 +349,8 @@ class AttachController:
         """
         for want in self._finder.find(pod):
             standings = self._world.standings(want.volume)
-            steps = decide_disk(self._wants.of_volume(want.volume), standings, self._world.barred())
+            barred = self._world.barred(want.volume)
+            steps = decide_disk(self._wants.of_volume(want.volume), standings, barred)
             refused = (s.reason for s in steps if isinstance(s, Refuse) and s.want.uid == want.uid)
             reason = next(refused, "")
             here = next((s for s in standings if s.node == want.node and s.told), None)
