@@ -30,6 +30,8 @@ class AttachmentGate:
         self._granted: frozenset[str] = frozenset()
         self._waiting: dict[str, VolumeKey] = {}
         self._fenced: frozenset[str] = frozenset()
+        self._written_off: dict[str, int] = {}
+        """Disks that a write without them was begun for, and on which version of the Node."""
         self.guard: Callable[[], bool] = _always
         """Asked at each use of a permission: whether this node may use any at this moment."""
 
@@ -43,8 +45,12 @@ class AttachmentGate:
         return volume in self._granted and volume not in self._fenced and self.guard()
 
     def is_attached(self, volume: str) -> bool:
-        """Whether the controller has named a disk for this node, that is not fenced off it."""
-        return volume in self._attached and volume not in self._fenced
+        """Whether the controller has named a disk for this node, that may be named in use.
+
+        One that a write without it is under way for has to be written off first: else no version
+        could ever tell that the write did not arrive late.
+        """
+        return volume in self._attached.difference(self._fenced, self._written_off)
 
     def is_fenced(self, volume: str) -> bool:
         """Whether this node was proved to be kept out of a disk."""
@@ -70,13 +76,18 @@ class AttachmentGate:
         """
         if node is None:
             self.forget()
+            self._written_off = {}
             return set()
         version = int(node.metadata.resource_version or "0")
         if version <= self._version:
             return set()
         self._version = version
         self._attached = frozenset(each.name for each in node.status.volumes_attached or ())
-        self._granted = self._attached.intersection(node.status.volumes_in_use or ())
+        self._written_off = {
+            volume: begun for volume, begun in self._written_off.items() if begun >= version
+        }
+        in_use = self._attached.intersection(node.status.volumes_in_use or ())
+        self._granted = in_use.difference(self._written_off)
         return self._go_on()
 
     def _go_on(self) -> set[VolumeKey]:
@@ -85,6 +96,8 @@ class AttachmentGate:
 
     def begin_write(self, in_use: Collection[str]) -> None:
         """The node is about to write that only these are in use."""
+        for volume in self._granted.difference(in_use):
+            self._written_off[volume] = self._version
         self._granted = self._granted.intersection(in_use)
 
 

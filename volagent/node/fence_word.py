@@ -124,6 +124,7 @@ class FenceWord:
     def _act(self) -> None:
         proven = self._proven.values()
         self._go_on(self._gate.keep_out({each.spec.volume for each in proven}))
+        self._reporter.hurry()  # what may be named in use has changed
         self.on_proven(tuple(proven))
 
 

@@ -9,13 +9,13 @@ Called by the keyed queue, so never twice at once for a pod. The order that keep
 What a pod has is never taken from it before (4).
 """
 
-import asyncio
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from volagent.aio.breakable import Breakable
 from volagent.aio.clock import Clock, format_time
 from volagent.client.contract import PODS, ApiError, Client, Conflict, NotFound
 from volagent.drivers.contract import VolumeKey
@@ -73,8 +73,8 @@ class PodEntry:
     """Disks that have to be given up although the pod stays declared (`surrender.py`)."""
     hurried: Pod | None = None
     """The pod with the grace that its containers have then."""
-    writing: asyncio.Timeout | None = None
-    """Of a status on its way to a server; the way may be cut."""
+    writing: Breakable = field(default_factory=Breakable)
+    """What is on its way to a server: the way may be cut."""
     ready: bool = False
     recovered: bool = False
     """It was there before this process."""
@@ -282,8 +282,8 @@ class PodWorker:
         gone = {key: None for key in entry.status if key not in status}
         patch = {"metadata": {"uid": metadata.uid}, "status": {**status, **gone}}
         name, namespace = metadata.name, metadata.namespace
-        async with asyncio.timeout(None) as entry.writing:
-            await self.client.patch(PODS, name, patch, namespace, subresource="status")
+        write = self.client.patch(PODS, name, patch, namespace, subresource="status")
+        await entry.writing.wait(write)
 
     async def _withdraw(self, uid: PodUid, entry: PodEntry) -> float | None:
         again_s = await self._release(uid, entry)
@@ -381,11 +381,10 @@ class PodWorker:
     async def _finalize(self, entry: PodEntry) -> None:
         metadata = entry.pod.metadata
         try:
-            async with asyncio.timeout(None) as entry.writing:
-                await self.client.delete(
-                    PODS, metadata.name, metadata.namespace,
-                    grace_period_seconds=0, uid=metadata.uid,
-                )  # fmt: skip
+            deletion = self.client.delete(
+                PODS, metadata.name, metadata.namespace, grace_period_seconds=0, uid=metadata.uid
+            )
+            await entry.writing.wait(deletion)
         except (NotFound, Conflict):
             return
         _log.info("pod withdrawn", pod=f"{metadata.namespace}/{metadata.name}", uid=metadata.uid)

@@ -17,6 +17,7 @@ import msgspec
 import psutil
 
 from volagent import __version__
+from volagent.aio.breakable import Breakable
 from volagent.aio.clock import Clock, format_time
 from volagent.client.contract import (
     CSI_NODES,
@@ -77,6 +78,7 @@ class NodeReporter:
         self._changed = asyncio.Event()
         self._hurry = asyncio.Event()
         self._registered = asyncio.Event()
+        self._writing = Breakable()
 
     def touch(self) -> None:
         """The volumes that must not be detached from this node may have changed."""
@@ -97,9 +99,11 @@ class NodeReporter:
 
     def resume(self, document: Document) -> None:
         """After a silence: only this Node, read since, says what may be touched."""
+        self._writing.break_off()
         self._known = None
         self._gate.forget()
         self._take(document)
+        self.hurry()
 
     async def register(self, more_labels: Mapping[str, str] = _NO_LABELS) -> None:
         """Make the Node when it is missing, and set its labels. Raises `ApiError`."""
@@ -161,9 +165,11 @@ class NodeReporter:
     async def _try(self, write: Callable[..., Awaitable[None]], *what: Any) -> None:
         while True:
             try:
-                await write(*what)
+                await self._writing.wait(write(*what))
             except Conflict:
                 self._known = None
+            except TimeoutError:
+                continue  # the way to the server was cut, and is whole again
             except ApiError as error:
                 _log.warning("node status not written", error=error.message)
                 await asyncio.sleep(RETRY_S)

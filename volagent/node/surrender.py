@@ -7,7 +7,6 @@ they are given back; written out in the first case, unwritten in the second (`di
 that a pod has stays: files, local volumes, secrets. Nothing here waits for a server.
 """
 
-import asyncio
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
@@ -111,10 +110,8 @@ class Surrender:
 
     def _break_writes_off(self) -> None:
         """No server answers: nobody shall wait for that while there is something to give up."""
-        now_s = asyncio.get_running_loop().time()
         for entry in self._agent.pods.entries.values():
-            if entry.writing is not None and not entry.writing.expired():
-                entry.writing.reschedule(now_s)
+            entry.writing.break_off()
 
     def _without_pods(self, keys: set[VolumeKey]) -> set[VolumeKey]:
         """Those that no pod keeps any more, so that only their own workers have to try again."""
