@@ -25,7 +25,9 @@ _CLASS: Final = "/sys/class/watchdog"
 _SOFTDOG_NOBOOT: Final = "/sys/module/softdog/parameters/soft_noboot"
 # <linux/watchdog.h>; the numbers are those of all architectures but alpha, mips, powerpc and sparc.
 _GETSUPPORT: Final = 0x80285700
+_SETOPTIONS: Final = 0x80045704
 _SETTIMEOUT: Final = 0xC0045706
+_DISABLE: Final = 1
 _MAGICCLOSE: Final = 0x0100
 _INFORMATION: Final = struct.Struct("=II32s")
 _NUMBER: Final = struct.Struct("=i")
@@ -99,12 +101,9 @@ class RealWatchdog:
             raise HostError("write", self._path, error.errno or 0) from error
 
     def disarm(self) -> bool:
-        """The magic close."""
+        """Told to stop, then the magic close."""
         fd, self._fd = self._fd, -1
-        if fd < 0:
-            return True
-        stays = look_at(self._path).nowayout is True
-        return _stop(fd) and not stays
+        return True if fd < 0 else _stop(fd)
 
     def abandon(self) -> None:
         """Close it without the magic character."""
@@ -241,11 +240,16 @@ def _demand_magic_close(fd: int, path: str) -> None:
 
 
 def _stop(fd: int) -> bool:
-    """The magic close; whether the kernel took it."""
+    """Stop it and close it; whether it has stopped."""
+    stopped = True
+    try:
+        fcntl.ioctl(fd, _SETOPTIONS, bytearray(_NUMBER.pack(_DISABLE)))
+    except OSError as error:
+        stopped = error.errno != errno.EBUSY  # nowayout; others do not know the call
     try:
         os.write(fd, b"V")
     except OSError:
-        return False
+        stopped = False
     finally:
         os.close(fd)
-    return True
+    return stopped
