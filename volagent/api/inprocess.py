@@ -104,6 +104,10 @@ class InProcessClient:
             name, namespace, node, uid=uid, resource_version=resource_version, dry_run=dry_run
         )
 
+    async def redeclare_pod(self, name: str, namespace: str, *, uid: str) -> Document:
+        """Declare a pod again whose node is lost, in one write."""
+        return await self._registry.redeclare_pod(name, namespace, uid)
+
     def leave_to_scheduler(self, only_node: Callable[[], Node | None]) -> None:
         """A scheduler runs: from now on only pods that ask for nothing are placed as they are
         created, on the node that `only_node` names; the others wait for it."""

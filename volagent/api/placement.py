@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from volagent.client.contract import Conflict
+from volagent.objects.annotations import PLACED_ON, SUCCESSOR_OF
 from volagent.objects.meta import Document
 from volagent.objects.scheduling import (
     DEFAULT_SCHEDULER,
@@ -74,9 +75,45 @@ def bind_pod(pod: Document, node_name: str, now: str) -> Document:
             f'Operation cannot be fulfilled on pods/binding "{name}": {problem}',
             details={"name": name, "kind": "pods/binding"},
         )
-    condition = {**_condition(pod), "lastTransitionTime": now}
-    placed = _with_condition(pod, condition)
-    return {**placed, "spec": {**spec, "nodeName": node_name}}
+    return _assign(pod, node_name, now)
+
+
+def redeclare_pod(pod: Document, uid: str, now: str) -> Document:
+    """The pod as it was before it was placed, as a new one.
+
+    Raises `Conflict` when it is going, may not go yet, or names its node itself.
+    """
+    metadata, spec, problem = pod["metadata"], pod["spec"], ""
+    annotations = metadata.get("annotations") or {}
+    if "deletionTimestamp" in metadata:
+        problem = "it is being deleted"
+    elif metadata.get("finalizers"):
+        problem = f"it has finalizers ({', '.join(metadata['finalizers'])})"
+    elif not spec.get("nodeName") or annotations.get(PLACED_ON) != spec["nodeName"]:
+        problem = "no scheduler has chosen a node for it"
+    if problem:
+        raise Conflict(f"pod {metadata['name']} cannot be declared again: {problem}")
+    kept = {name: value for name, value in annotations.items() if name != PLACED_ON}
+    new = {
+        **metadata, "uid": uid, "creationTimestamp": now, "generation": 1,
+        "annotations": {**kept, SUCCESSOR_OF: metadata["uid"]},
+    }  # fmt: skip
+    return {
+        **{name: value for name, value in pod.items() if name != "status"},
+        "metadata": new,
+        "spec": {name: value for name, value in spec.items() if name != "nodeName"},
+        "status": {"phase": "Pending"},
+    }
+
+
+def drop_placement(pod: Document) -> Document:
+    """A new pod without the marks of what became of another one of its manifest."""
+    metadata = pod["metadata"]
+    annotations = metadata.get("annotations") or {}
+    if annotations.keys().isdisjoint((PLACED_ON, SUCCESSOR_OF)):
+        return pod
+    kept = {n: value for n, value in annotations.items() if n not in (PLACED_ON, SUCCESSOR_OF)}
+    return {**pod, "metadata": {**metadata, "annotations": kept}}
 
 
 def _is_simple(spec: Document) -> bool:
@@ -113,9 +150,16 @@ def _covers(tolerations: list[Toleration], taint: Taint) -> bool:
     return any(toleration.tolerates(taint) for toleration in tolerations)
 
 
-def _assign(pod: Document, node_name: str) -> Document:
-    placed = _with_condition(pod, _condition(pod))
-    return {**placed, "spec": {**pod["spec"], "nodeName": node_name}}
+def _assign(pod: Document, node_name: str, now: str = "") -> Document:
+    condition = _condition(pod)
+    placed = _with_condition(pod, {**condition, "lastTransitionTime": now} if now else condition)
+    metadata = pod["metadata"]
+    annotations = {**(metadata.get("annotations") or {}), PLACED_ON: node_name}
+    return {
+        **placed,
+        "metadata": {**metadata, "annotations": annotations},
+        "spec": {**pod["spec"], "nodeName": node_name},
+    }
 
 
 def _condition(pod: Document) -> dict[str, Any]:

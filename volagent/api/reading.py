@@ -6,7 +6,7 @@ makes of them: an object that leaves the selection is DELETED, one that enters i
 """
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 
 import msgspec
 
@@ -15,6 +15,7 @@ from volagent.api.refusals import STORE_ERRORS, not_found, read_revision
 from volagent.api.resources import Traits
 from volagent.api.selectors import Matcher, compile_selection
 from volagent.client.contract import BadRequest, Gone, Listing, Selection, WatchEvent
+from volagent.objects.annotations import SUCCESSOR_OF
 from volagent.objects.meta import Document
 from volagent.store.contract import Change, Store, Stored
 
@@ -138,11 +139,7 @@ class Reader:
                 elif matcher is None:
                     yield self._share(prefix, batch)
                 else:
-                    events = [
-                        event
-                        for change in batch
-                        if (event := self._event(change, matcher)) is not None
-                    ]
+                    events = [event for change in batch for event in self._events(change, matcher)]
                     if events:
                         yield events
 
@@ -151,11 +148,29 @@ class Reader:
         place = (prefix, batch[0].revision, batch[-1].revision)
         events = self._batches.get(place)
         if events is None:
-            found = [self._event(change, None) for change in batch]
-            events = self._batches[place] = [event for event in found if event is not None]
+            events = self._batches[place] = [
+                event for change in batch for event in self._events(change, None)
+            ]
             if len(self._batches) > SHARED_BATCHES:
                 del self._batches[next(iter(self._batches))]
         return events
+
+    def _events(self, change: Change, matcher: Matcher | None) -> Iterator[WatchEvent]:
+        """What a change is to a watcher: two events when one object has taken another's place."""
+        previous, current = change.previous, change.current
+        if previous is not None and current is not None:
+            succeeded = _succeeded_by(self._codec.shared(current))
+            old = self._codec.shared(previous) if succeeded else None
+            if old is not None and old["metadata"]["uid"] == succeeded:
+                # In the version before, so that who breaks off in between is told both again.
+                gone = self._codec.departed(change, previous)
+                gone["metadata"]["resourceVersion"] = str(change.revision - 1)
+                if matcher is None or matcher(gone):
+                    yield WatchEvent("DELETED", gone)
+                change = Change(change.key, change.revision, None, current)
+        event = self._event(change, matcher)
+        if event is not None:
+            yield event
 
     def _event(self, change: Change, matcher: Matcher | None) -> WatchEvent | None:
         """What a change is to a watcher, or None."""
@@ -175,6 +190,12 @@ class Reader:
         if matcher(document):
             return WatchEvent("MODIFIED" if fitted else "ADDED", document)
         return WatchEvent("DELETED", codec.departed(change, previous)) if fitted else None
+
+
+def _succeeded_by(document: Document) -> str:
+    """The uid of the object whose place this one took, or ""."""
+    annotations = document["metadata"].get("annotations")
+    return annotations.get(SUCCESSOR_OF, "") if annotations else ""
 
 
 def _prefix(traits: Traits, selection: Selection) -> str:

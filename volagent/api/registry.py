@@ -20,7 +20,13 @@ from volagent.api.apply_managers import OURSELVES, Writer, track_create, track_u
 from volagent.api.codec import Codec, private_copy
 from volagent.api.identity import make_name, make_uid
 from volagent.api.patch import apply_patch
-from volagent.api.placement import bind_pod, place_pod, place_simple_pod
+from volagent.api.placement import (
+    bind_pod,
+    drop_placement,
+    place_pod,
+    place_simple_pod,
+    redeclare_pod,
+)
 from volagent.api.reading import key_of
 from volagent.api.refusals import (
     STORE_ERRORS,
@@ -172,6 +178,7 @@ class Registry:
         return self._written(traits, key, revision, prepared)
 
     async def _place(self, pod: Document) -> Document:
+        pod = drop_placement(pod)
         if self.only_node is not None:
             node = self.only_node()
             return pod if node is None else place_simple_pod(pod, node)
@@ -199,10 +206,30 @@ class Registry:
             if resource_version and resource_version != metadata["resourceVersion"]:
                 raise modified_meanwhile(_POD_TRAITS, name)
             bound = bind_pod(current, node, format_time(self.clock.wall()))
-            return {**bound, "metadata": dict(metadata)}, None
+            return {**bound, "metadata": dict(bound["metadata"])}, None
 
         change = Change(bind, WITH_STATUS, dry_run, OURSELVES)
         await self.change(_POD_TRAITS, name, namespace, change)
+
+    async def redeclare_pod(self, name: str, namespace: str, uid: str) -> Document:
+        """Put its successor in a pod's place; see `Client.redeclare_pod`."""
+        key = key_of(_POD_TRAITS, namespace, name)
+        for _ in range(ATTEMPTS):
+            with STORE_ERRORS:
+                stored = await self.store.get(key)
+            if stored is None:
+                raise not_found(_POD_TRAITS, name)
+            old = self.codec.decode(stored)
+            if uid != old["metadata"]["uid"]:
+                raise wrong_uid(_POD_TRAITS, name, uid, old["metadata"]["uid"])
+            if namespace in self.ending_namespaces:
+                raise namespace_ending(_POD_TRAITS, name, namespace)
+            new = redeclare_pod(old, make_uid(), self.now())
+            try:
+                return await self.replace(_POD_TRAITS, stored, new)
+            except Mismatch:
+                continue
+        raise modified_meanwhile(_POD_TRAITS, name)
 
     async def update(
         self,

@@ -95,6 +95,10 @@ class Verbs:
             if request.method != "POST":
                 raise _not_allowed(target)
             return await self._bind(request, target, query)
+        if target.subresource == "redeclare" and target.resource == PODS:
+            if request.method != "POST":
+                raise _not_allowed(target)
+            return await self._redeclare(request, target, query)
         if target.subresource != "status":
             raise NotFound("the server could not find the requested resource")
         if request.method == "GET":
@@ -259,6 +263,15 @@ class Verbs:
             raise BadRequest("the body must be a TokenRequest")
         issued = await self._client.issue_token(target.name, target.namespace, value)
         return json_response(issued, 201)
+
+    async def _redeclare(
+        self, request: web.BaseRequest, target: Target, query: Query
+    ) -> web.Response:
+        uid = (await _read_delete_options(request, query)).get("uid") or ""
+        if not uid:
+            raise BadRequest("preconditions.uid: Required value: which pod is to be declared again")
+        made = await self._client.redeclare_pod(target.name, target.namespace, uid=uid)
+        return json_response(made, 201)
 
 
 def _writer(request: web.BaseRequest, query: Query) -> Writer:

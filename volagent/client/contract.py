@@ -269,6 +269,14 @@ class Client(Protocol):
         a node, is going, or has scheduling gates.
         """
 
+    async def redeclare_pod(self, name: str, namespace: str, *, uid: str) -> Document:
+        """Declare a pod again whose node is lost, in one write: the same manifest under the same
+        name, with another uid and without the node that was chosen for it; the new pod.
+
+        Watchers see the old one go and the new one come. Raises `Conflict` when it is not that
+        very pod, is going, has finalizers, or when nobody but its manifest chose its node.
+        """
+
     async def create(
         self, resource: Resource, document: Document, namespace: str = "", *, dry_run: bool = False
     ) -> Document:

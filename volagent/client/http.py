@@ -177,6 +177,11 @@ class HttpClient:
         }
         await self._ask("POST", _path(PODS, namespace, name, "binding"), _dry(dry_run), binding)
 
+    async def redeclare_pod(self, name: str, namespace: str, *, uid: str) -> Document:
+        """Declare a pod again whose node is lost, in one write."""
+        body: Document = {"preconditions": {"uid": uid}}
+        return await self._ask("POST", _path(PODS, namespace, name, "redeclare"), {}, body)
+
     async def create(
         self, resource: Resource, document: Document, namespace: str = "", *, dry_run: bool = False
     ) -> Document:

@@ -96,7 +96,7 @@ def make_node_side(
         initiator=make_initiator(helpers=helpers, run_dir=settings.run_dir),
         nbd=RealNbd(helpers=helpers, directory=f"{settings.run_dir}/nbd"),
     )
-    node = describe_node(settings.node_name, "")
+    node = describe_node(settings.node_name, "", read_boot_id())
     address = next((a["address"] for a in node["addresses"] if a["type"] == "InternalIP"), "")
     config = AgentConfig(
         node_name=settings.node_name,

@@ -2,7 +2,8 @@
 
 `status.volumesInUse` changes with every volume that has a device; writes are gathered so that a
 burst of volumes costs one, but a disk that several nodes can reach waits for its being written, and
-so nobody else waits then. Of the node's own parts only this one writes the Node.
+so nobody else waits then. Of the node's own parts only this one writes the Node. What a Node says
+of another boot of the machine permits nothing: that boot may have been lost and its disks taken.
 """
 
 import asyncio
@@ -32,7 +33,7 @@ from volagent.drivers.contract import VolumeKey
 from volagent.drivers.errors import DriverError
 from volagent.node.attachment import AttachmentGate
 from volagent.objects.meta import Document
-from volagent.objects.storage import Node
+from volagent.objects.storage import Node, NodeStatus
 from volagent.observe.logs import get_logger
 
 GATHER_S = 0.1
@@ -66,14 +67,17 @@ class NodeReporter:
         gate: AttachmentGate,
         find_in_use: Callable[[], list[str]],
         go_on: Callable[[set[VolumeKey]], None],
+        *,
+        boot_id: str = "",
     ) -> None:
-        """`go_on` is told which volumes have got their permission."""
+        """`go_on` is told which volumes have got their permission; `boot_id` "": this kernel's."""
         self._client = client
         self._name = name
         self._clock = clock
         self._gate = gate
         self._find_in_use = find_in_use
         self._go_on = go_on
+        self._boot_id = boot_id or read_boot_id()
         self._known: Node | None = None
         self._changed = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -93,7 +97,7 @@ class NodeReporter:
         """Another version of this node's Node."""
         if new is None or int(new.metadata.resource_version) > self._gate.version:
             self._known = new
-            self._go_on(self._gate.observe(new))
+            self._go_on(self._gate.observe(self._in_this_boot(new)))
             if self._is_behind():
                 self.hurry()  # a disk was attached that pods wait for
 
@@ -180,7 +184,8 @@ class NodeReporter:
         """With the volumes in use: whoever reads `bootID` may rely on those."""
         node = await self._client.get(NODES, self._name)
         self._take(node)
-        status = describe_node(self._name, format_time(self._clock.wall()))
+        now = format_time(self._clock.wall())
+        status = describe_node(self._name, now, self._boot_id)
         status["capacity"] = {**status["capacity"], **limits}
         status["allocatable"] = {**status["allocatable"], **limits}
         old = node.get("status", {}).get("conditions", [])
@@ -230,7 +235,12 @@ class NodeReporter:
             known.metadata.resource_version
         ):
             self._known = node
-        self._go_on(self._gate.observe(node))
+        self._go_on(self._gate.observe(self._in_this_boot(node)))
+
+    def _in_this_boot(self, node: Node | None) -> Node | None:
+        if node is None or node.status.node_info.boot_id == self._boot_id:
+            return node
+        return msgspec.structs.replace(node, status=NodeStatus())
 
 
 def _describe_driver(node: str, driver: str, limit: int | None) -> Document:
@@ -240,7 +250,7 @@ def _describe_driver(node: str, driver: str, limit: int | None) -> Document:
     return document if limit is None else {**document, "allocatable": {"count": limit}}
 
 
-def describe_node(name: str, now: str) -> Document:
+def describe_node(name: str, now: str, boot_id: str) -> Document:
     """The status of this VM: capacity, addresses, facts."""
     memory_ki = psutil.virtual_memory().total // 1024
     capacity = {
@@ -266,7 +276,7 @@ def describe_node(name: str, now: str) -> Document:
             "architecture": _architecture(),
             "operatingSystem": "linux",
             "kubeletVersion": f"volagent-{__version__}",
-            "bootID": read_boot_id(),
+            "bootID": boot_id,
             "machineID": read_machine_id(),
             "systemUUID": "",
             "containerRuntimeVersion": "",

@@ -1,4 +1,4 @@
-"""Annotations and finalizers by which the parts that look after claims and volumes agree."""
+"""Annotations and finalizers by which the parts that look after pods and volumes agree."""
 
 BIND_COMPLETED = "pv.kubernetes.io/bind-completed"
 """Claim: it has its volume, for good."""
@@ -35,3 +35,7 @@ NODE_RESIZE = "volagent.dev/node-resize"
 """Volume: "false" when it was made larger and the node has nothing to do for it."""
 RESTORING = "volagent.dev/restoring"
 """Volume: the trash entry whose data is on its way back to it."""
+PLACED_ON = "volagent.dev/placed-on"
+"""Pod: the node that a scheduler chose for it; a pod that names its node itself has none."""
+SUCCESSOR_OF = "volagent.dev/successor-of"
+"""Pod: the uid of the pod of its name that it was made of when that one's node was lost."""
