@@ -27,6 +27,10 @@ class FakeInitiator:
     swapped: set[int] = field(default_factory=set)
     wishes: list[LunWish] = field(default_factory=list)
     anticipated: list[LunWish] = field(default_factory=list)
+    offline: set[tuple[str, int]] = field(default_factory=set)
+    """Disks that were cut off."""
+    written_out: list[tuple[str, int]] = field(default_factory=list)
+    """Disks that something could be written to when they were given back."""
     attached: dict[tuple[str, int], BlockDevice] = field(default_factory=dict)
 
     def is_present(self, wish: LunWish) -> bool:
@@ -64,9 +68,22 @@ class FakeInitiator:
         device = self.host.devices.identify(path)
         return FoundLun(device, handle, ())
 
-    async def detach(self, handle: LunHandle, device: BlockDevice) -> tuple[str, ...]:
+    async def cut(self, handle: LunHandle) -> tuple[str, ...]:
+        device = self.attached.get((handle.iqn, handle.lun))
+        if device is None:
+            return ()
+        self.offline.add((handle.iqn, handle.lun))
+        return (device.path,)
+
+    async def detach(
+        self, handle: LunHandle, device: BlockDevice, *, write_out: bool = True
+    ) -> tuple[str, ...]:
         if any(entry.device == device.number for entry in self.host.mounts.read_table().entries):
             raise Busy("detach", device.path, 16)
+        key = (handle.iqn, handle.lun)
+        if key not in self.offline or write_out:
+            self.written_out.append(key)
+        self.offline.discard(key)
         await self.host.devices.detach_loop(device)
         gone = self.attached.pop((handle.iqn, handle.lun), None) is not None
         return (f"{device.path} taken away",) if gone else ()

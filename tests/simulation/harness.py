@@ -37,6 +37,8 @@ NODE = "node01"
 class Machine:
     """Everything that a crash of the agent leaves alone."""
 
+    starts_containers = False
+
     def __init__(self, directory, *, seed: int = 0, delay_s: float = 0.0):
         self.kernel = FakeKernel()
         self.store = MemoryStore()
@@ -48,22 +50,33 @@ class Machine:
         self.client = InProcessClient(
             self.store, Admission(), self.clock, token_key=b"k" * 32, default_node_name=NODE
         )
+        self.agent_client = self.client
         self.agent: NodeAgent | None = None
+
+    def make_initiator(self, host):
+        """This machine's iSCSI initiator, for those that have one."""
+        return
+
+    def make_runner(self):
+        """Who starts containers."""
+        return NoRunner()
 
     def make_agent(self, start) -> NodeAgent:
         host = make_fake_host(self.kernel, chance=self.chance, delay_s=self.delay_s)
         layout = Layout(ROOT)
         drivers = make_drivers(
-            host, layout, image_dir="/images", nfs_mount_timeout_s=30, nfs_unmount_timeout_s=30
-        )
+            host, layout, image_dir="/images", nfs_mount_timeout_s=30, nfs_unmount_timeout_s=30,
+            initiator=self.make_initiator(host),
+        )  # fmt: skip
         config = AgentConfig(NODE, layout, NodeFacts(NODE), BackOff(), resync_s=600)
         hand_over = RuntimeHandOver(
-            NoRunner(), layout, runtime_contract.NodeFacts(NODE), starts_containers=False,
+            self.make_runner(), layout, runtime_contract.NodeFacts(NODE),
+            starts_containers=self.starts_containers,
             recursive_read_only=False, cdi=None, clock=self.clock,
         )  # fmt: skip
         book = RecordBook(f"{self.directory}/records", boot_id=f"boot-{self.boot}")
         return NodeAgent(
-            config, client=self.client, host=host, drivers=drivers, book=book,
+            config, client=self.agent_client, host=host, drivers=drivers, book=book,
             hand_over=hand_over, clock=self.clock, start=start,
         )  # fmt: skip
 

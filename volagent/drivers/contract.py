@@ -111,6 +111,8 @@ class VolumeSpec(msgspec.Struct, frozen=True):
     device_path: str = ""
     """Under which name the storage attached the disk, where that has a meaning; known to `attach`
     only."""
+    shared: bool = False
+    """Of a disk that several nodes can reach: others may have it at the same time."""
     one_pod: bool = False
     """ReadWriteOncePod: never for two pods at once."""
     credentials: Credentials | None = None
@@ -217,6 +219,20 @@ class Anticipates(Protocol):
 
     async def anticipate(self, volume: VolumeSpec) -> None:
         """Do what needs no permission: touch no disk, leave nothing behind, fail quietly."""
+
+
+@runtime_checkable
+class Discards(Protocol):
+    """Gives a disk up unwritten, because it is another node's now."""
+
+    async def cut(self, device: HeldDevice) -> Done:
+        """Have the kernel send nothing more to the disk, whoever has it mounted or open.
+
+        What was not written yet fails from now on. A success when the disk is gone.
+        """
+
+    async def discard(self, name: str, device: HeldDevice) -> Done:
+        """Give exactly this device back without writing; after `cut`, when nobody has it open."""
 
 
 @runtime_checkable

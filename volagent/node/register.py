@@ -18,6 +18,7 @@ import msgspec
 import psutil
 
 from volagent import __version__
+from volagent.aio.breakable import Breakable
 from volagent.aio.clock import Clock, format_time
 from volagent.client.contract import (
     CSI_NODES,
@@ -90,6 +91,7 @@ class NodeReporter:
         self._changed = asyncio.Event()
         self._hurry = asyncio.Event()
         self._registered = asyncio.Event()
+        self._writing = Breakable()
 
     def touch(self) -> None:
         """The volumes that must not be detached from this node may have changed."""
@@ -107,6 +109,14 @@ class NodeReporter:
             self._go_on(self._gate.observe(self._in_this_boot(new)))
             if self._is_behind():
                 self.hurry()  # a disk was attached that pods wait for
+
+    def resume(self, document: Document) -> None:
+        """After a silence: only this Node, read since, says what may be touched."""
+        self._writing.break_off()
+        self._known = None
+        self._gate.forget()
+        self._take(document)
+        self.hurry()
 
     async def register(self, more_labels: Mapping[str, str] = _NO_LABELS) -> None:
         """Make the Node when it is missing, and set its labels. Raises `ApiError`."""
@@ -173,9 +183,11 @@ class NodeReporter:
     async def _try(self, write: Callable[..., Awaitable[None]], *what: Any) -> None:
         while True:
             try:
-                await write(*what)
+                await self._writing.wait(write(*what))
             except Conflict:
                 self._known = None
+            except TimeoutError:
+                continue  # the way to the server was cut, and is whole again
             except ApiError as error:
                 _log.warning("node status not written", error=error.message)
                 await asyncio.sleep(RETRY_S)

@@ -66,8 +66,13 @@ def attaching(gate, tmp_path):
     actual = Actual(book)
     wanted = Wanted(SPEC, VolumeSource("disk", {}), (Phase.ATTACH,), {})
 
+    async def find_attachment(_spec):
+        return "uid-1"
+
     async def do(disks, step=Attach):
-        executor = Executor({DRIVER: disks}, actual, Layout(str(tmp_path)), None, gate)
+        executor = Executor(
+            {DRIVER: disks}, actual, Layout(str(tmp_path)), None, gate, None, find_attachment
+        )
         await executor.run(step(SPEC.key), wanted)
         return actual.get(SPEC.key)
 

@@ -73,3 +73,45 @@ def test_disk_that_was_given_back_is_told_once():
     gate.give_back(KEY)
     assert gate.was_given_back(KEY)
     assert not gate.was_given_back(KEY)
+
+
+def test_nothing_is_permitted_while_the_guard_says_no():
+    gate = AttachmentGate()
+    gate.observe(a_node(5, attached=["a"], in_use=["a"]))
+    gate.guard = lambda: False
+    assert not gate.is_granted("a")
+    gate.guard = lambda: True
+    assert gate.is_granted("a")
+
+
+def test_node_that_is_read_after_forgetting_permits_again_although_it_is_no_newer():
+    gate = AttachmentGate()
+    gate.observe(a_node(5, attached=["a"], in_use=["a"]))
+    gate.forget()
+    assert not gate.is_granted("a")
+    gate.await_grant("a", KEY)
+    assert gate.observe(a_node(5, attached=["a"], in_use=["a"])) == {KEY}
+    assert gate.is_granted("a")
+
+
+def test_write_that_was_begun_before_forgetting_is_not_forgotten():
+    gate = AttachmentGate()
+    gate.observe(a_node(5, attached=["a"], in_use=["a"]))
+    gate.begin_write([])
+    gate.forget()
+    # The write is conditional on this version, and may still arrive.
+    gate.observe(a_node(5, attached=["a"], in_use=["a"]))
+    assert not gate.is_granted("a")
+    gate.observe(a_node(6, attached=["a"], in_use=["a"]))
+    assert gate.is_granted("a")
+
+
+def test_fenced_disk_is_neither_permitted_nor_in_use_until_its_fencing_is_gone():
+    gate = AttachmentGate()
+    gate.observe(a_node(5, attached=["a"], in_use=["a"]))
+    gate.keep_out({"a"})
+    assert not gate.is_granted("a")
+    assert not gate.is_attached("a")
+    gate.await_grant("a", KEY)
+    assert gate.keep_out(()) == {KEY}
+    assert gate.is_granted("a")

@@ -17,7 +17,6 @@ scan) is never closed.
 import asyncio
 import dataclasses
 import enum
-import errno
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
@@ -43,6 +42,7 @@ from volagent.host.iscsi.node_records import NodeRecords
 from volagent.host.iscsi.paths import Paths, wait_until
 from volagent.host.iscsi.records import Records
 from volagent.host.iscsi.sysfs import Map, Path, Session, Sysfs
+from volagent.host.iscsi.unwritten import Unwritten
 
 if TYPE_CHECKING:
     from volagent.host.process import Helpers
@@ -73,6 +73,7 @@ class RealInitiator:
         self._logins = Logins(helpers, self._sysfs, records, self._admin)
         self._paths = Paths(helpers, self._sysfs)
         self._multipath = Multipath(helpers, self._sysfs)
+        self._unwritten = Unwritten(self._sysfs, self._paths, self._multipath)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def is_present(self, wish: LunWish) -> bool:
@@ -193,13 +194,8 @@ class RealInitiator:
         """Take a path away unwritten, and the map over it. Raises `Busy`."""
         found = self._sysfs.map_over(path)
         if found is not None:
-            await self._remove_map(found, path.session)
+            await self._unwritten.remove_map(found, path.session)
         await self._paths.delete(path, write_out=False)
-
-    async def _remove_map(self, found: Map, session: Session) -> None:
-        if await self._paths.is_held(found.device, session):
-            raise Busy("remove map", found.device, errno.EBUSY, "somebody uses it")
-        await self._multipath.remove(found)
 
     async def _choose(
         self, handle: LunHandle, paths: Sequence[Path], remarks: list[str]
@@ -306,13 +302,21 @@ class RealInitiator:
                 raise LunMissing("rescan", handle.wwid, 0, "no path to it is up")
             return await self._choose(handle, paths, [])
 
-    async def detach(self, handle: LunHandle, device: BlockDevice) -> tuple[str, ...]:
+    async def cut(self, handle: LunHandle) -> tuple[str, ...]:
+        """No lock: an attaching that hangs must not keep this back."""
+        paths = self._all_paths(handle.iqn, handle.interface, handle.lun)
+        return await self._unwritten.cut(handle, paths)
+
+    async def detach(
+        self, handle: LunHandle, device: BlockDevice, *, write_out: bool = True
+    ) -> tuple[str, ...]:
         """Give exactly this disk back."""
         async with self._lock(handle.iqn):
             said: list[str] = []
             paths = self._all_paths(handle.iqn, handle.interface, handle.lun)
             if paths:
-                said.append(await self._take_away(handle, device, paths))
+                taken = self._take_away if write_out else self._unwritten.discard
+                said.append(await taken(handle, device, paths))
             self._known.forget(handle)
             said += await self._logins.close_idle(handle.iqn, handle.interface)
             return tuple(said)
@@ -328,7 +332,7 @@ class RealInitiator:
             await self._flush(device)
         maps = {found for path in paths if (found := self._sysfs.map_over(path)) is not None}
         for found in maps:
-            await self._remove_map(found, paths[0].session)
+            await self._unwritten.remove_map(found, paths[0].session)
         for path in paths:
             await self._paths.delete(path, write_out=same)
         if not same:

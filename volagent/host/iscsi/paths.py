@@ -82,6 +82,10 @@ class Paths:
         )
         return bool(answer["held"])
 
+    async def cut(self, path: Path) -> None:
+        """Have the kernel refuse everything for a device from now on. Raises `HostError`."""
+        await self._write(path.session, f"{path.directory}/state", "offline", ASK_TIMEOUT_S)
+
     async def delete(self, path: Path, *, write_out: bool) -> None:
         """Take a device away that nobody holds. Raises `Busy`, `TimedOut`, `HostError`.
 
@@ -90,7 +94,7 @@ class Paths:
         if path.disk and await self.is_held(path.device, path.session):
             raise Busy("delete", path.device, errno.EBUSY, "somebody uses it")
         if not write_out:
-            await self._write(path.session, f"{path.directory}/state", "offline", ASK_TIMEOUT_S)
+            await self.cut(path)
         await self._write(path.session, f"{path.directory}/delete", "1", DELETE_TIMEOUT_S)
         if not await wait_until(lambda: self.sysfs.refresh(path) is None, DELETE_TIMEOUT_S):
             raise TimedOut("delete", path.device or path.directory, 0, "it does not go")
