@@ -47,6 +47,10 @@ STORAGE_COLUMNS: dict[str, list[Document]] = {
         column("DeletionPolicy"), column("Driver"), column("VolumeSnapshotClass"),
         column("VolumeSnapshot"), column("VolumeSnapshotNamespace"), AGE,
     ],
+    "fencings": [
+        NAME, column("Node"), column("Volume"), column("Method"), column("Executor"),
+        column("Phase"), AGE, column("Message", wide=True),
+    ],
     "roles": [NAME, _CREATED],
     "clusterroles": [NAME, _CREATED],
     "rolebindings": _BINDING_COLUMNS,
@@ -147,6 +151,16 @@ def _content_cells(document: Document, now: datetime) -> list[Any]:
     ]  # fmt: skip
 
 
+def _fencing_cells(document: Document, now: datetime) -> list[Any]:
+    metadata, spec = document["metadata"], document.get("spec") or {}
+    status = document.get("status") or {}
+    return [
+        metadata["name"], spec.get("nodeName", ""), spec.get("volume", ""), spec.get("method", ""),
+        spec.get("executor") or NONE, status.get("phase") or UNKNOWN, age_of(metadata, now),
+        status.get("message", ""),
+    ]  # fmt: skip
+
+
 def _role_cells(document: Document, _now: datetime) -> list[Any]:
     metadata = document["metadata"]
     return [metadata["name"], metadata.get("creationTimestamp") or UNKNOWN]
@@ -175,6 +189,7 @@ STORAGE_CELLS: dict[str, Cells] = {
     "volumesnapshots": _snapshot_cells,
     "volumesnapshotclasses": _snapshot_class_cells,
     "volumesnapshotcontents": _content_cells,
+    "fencings": _fencing_cells,
     "roles": _role_cells,
     "clusterroles": _role_cells,
     "rolebindings": _binding_cells,

@@ -13,7 +13,7 @@ KUBERNETES_MAJOR, KUBERNETES_MINOR = "1", "32"
 
 _STATUS_KINDS = {
     "Pod", "Node", "Namespace", "PersistentVolume", "PersistentVolumeClaim", "VolumeAttachment",
-    "VolumeSnapshot", "VolumeSnapshotContent",
+    "VolumeSnapshot", "VolumeSnapshotContent", "Fencing",
 }  # fmt: skip
 _VERBS = ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
 _CATEGORIES = {"pods": ["all"]}

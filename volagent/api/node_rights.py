@@ -6,6 +6,9 @@ may be read by all agents; pods only those of the node; secrets and configMaps o
 only while a pod of the node uses them. A volume may be written when it can only be used on the
 node; a claim, when it is to be made there or a pod of the node uses it.
 
+Of Fencings it may read those that name its node, as the one that is kept out or the one that does
+it, and write the status of the latter; for them it may read the secrets of the disk's volume.
+
 Kept current from the shared copies; a right may come a moment after the pod that gives it.
 """
 
@@ -13,6 +16,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from volagent.api.auth import User, forbid
+from volagent.api.fencing_rights import FencingRights
 from volagent.client.contract import Resource
 from volagent.client.informer import Key
 from volagent.client.shared import SharedCopies
@@ -65,6 +69,7 @@ class NodeRights:
         self._pods: dict[str, dict[Key, Pod]] = {}
         """Node → its pods."""
         copies.pods.listen(self._pod_changed)
+        self._fencings = FencingRights(copies)
 
     def may(self, node: str, action: Action, field_selector: str = "") -> bool:
         """Whether the agent of a node may do something."""
@@ -83,6 +88,8 @@ class NodeRights:
         match action.resource:
             case "pods" | "pods/status":
                 return self._may_pod(node, action, field_selector)
+            case "fencings" | "fencings/status":
+                return self._fencings.may(node, action, field_selector)
             case "leases":
                 return action.namespace == LEASE_NAMESPACE and action.name in ("", node)
             case "events":
@@ -117,6 +124,8 @@ class NodeRights:
     def _may_read(self, node: str, action: Action, field_selector: str) -> bool:
         name = action.name or _name_in(field_selector)
         reference: Reference = (_KINDS[action.resource], action.namespace, name)
+        if self._fencings.needs(node, reference):
+            return True
         return any(
             reference in environment_references(pod)
             or reference in volume_references(pod)

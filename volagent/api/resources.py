@@ -17,6 +17,7 @@ from volagent.client.contract import (
     CSI_STORAGE_CAPACITIES,
     ENDPOINTS,
     EVENTS,
+    FENCINGS,
     LEASES,
     NAMESPACES,
     NODES,
@@ -92,6 +93,8 @@ _EVENT_FIELDS = _paths(
     "involvedObject.fieldPath", "reason", "reportingComponent", "type",
 ) | {"source": "source.component"}  # fmt: skip
 
+_FENCING_FIELDS = _paths("spec.nodeName", "spec.executor", "status.phase")
+
 TRAITS: tuple[Traits, ...] = (
     Traits(PODS, "Pending", returns_deleted=True, counts_generation=True, fields=_POD_FIELDS),
     Traits(NODES, "", keeps_given_status=True, fields=_paths("spec.unschedulable")),
@@ -116,6 +119,7 @@ TRAITS: tuple[Traits, ...] = (
     Traits(ROLE_BINDINGS, creates_on_update=True),
     Traits(CLUSTER_ROLES, creates_on_update=True),
     Traits(CLUSTER_ROLE_BINDINGS, creates_on_update=True),
+    Traits(FENCINGS, "Pending", returns_deleted=True, fields=_FENCING_FIELDS),
 )
 _BY_PLACE = {(traits.resource.group, traits.resource.plural): traits for traits in TRAITS}
 

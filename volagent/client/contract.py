@@ -58,6 +58,7 @@ SNAPSHOT_CLASSES = Resource(
 SNAPSHOT_CONTENTS = Resource(
     _SNAPSHOT, "v1", "volumesnapshotcontents", "VolumeSnapshotContent", False, ("vsc",)
 )
+FENCINGS = Resource("volagent.dev", "v1", "fencings", "Fencing", False)
 _RBAC = "rbac.authorization.k8s.io"
 ROLES = Resource(_RBAC, "v1", "roles", "Role")
 ROLE_BINDINGS = Resource(_RBAC, "v1", "rolebindings", "RoleBinding")
@@ -67,7 +68,7 @@ RESOURCES = (
     PODS, NODES, NAMESPACES, SECRETS, CONFIG_MAPS, SERVICE_ACCOUNTS, EVENTS, PERSISTENT_VOLUMES,
     CLAIMS, ENDPOINTS, STORAGE_CLASSES, VOLUME_ATTACHMENTS, CSI_DRIVERS, CSI_NODES,
     CSI_STORAGE_CAPACITIES, LEASES, SNAPSHOTS, SNAPSHOT_CLASSES, SNAPSHOT_CONTENTS, ROLES,
-    ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS,
+    ROLE_BINDINGS, CLUSTER_ROLES, CLUSTER_ROLE_BINDINGS, FENCINGS,
 )  # fmt: skip
 
 WITH_STATUS = "*"

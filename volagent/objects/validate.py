@@ -10,6 +10,7 @@ from typing import Any
 
 from volagent.objects import defaults
 from volagent.objects.attachments import VolumeAttachment
+from volagent.objects.fencing import Fencing
 from volagent.objects.field_errors import FieldError, InvalidObject
 from volagent.objects.meta import Document
 from volagent.objects.pod import Pod
@@ -54,6 +55,11 @@ from volagent.objects.validate_config import (
     validate_secret,
     validate_secret_change,
 )
+from volagent.objects.validate_fencing import (
+    validate_fencing,
+    validate_fencing_change,
+    validate_fencing_status,
+)
 from volagent.objects.validate_lease import (
     Endpoints,
     Lease,
@@ -95,6 +101,7 @@ class _Rules:
     validate: Callable[[Any, Document], list[FieldError]]
     default: Callable[[Document], Document] = defaults.keep
     validate_change: Callable[[Document, Document], list[FieldError]] = _allow
+    validate_status: Callable[[Document, Document], list[FieldError]] = _allow
     base64_field: str = ""
     assigned_field: str = ""
     """A member of `spec` that others set; an update that leaves it out keeps it."""
@@ -112,7 +119,8 @@ _RULES = {
         assigned_field="volumeName",
     ),
     "Secret": _Rules(
-        GivenSecret, validate_secret, defaults.default_secret, validate_secret_change, "data"
+        GivenSecret, validate_secret, defaults.default_secret, validate_secret_change,
+        base64_field="data",
     ),
     "ConfigMap": _Rules(
         ConfigMap, validate_config_map, validate_change=validate_config_map_change,
@@ -137,6 +145,10 @@ _RULES = {
     "VolumeSnapshotClass": _Rules(VolumeSnapshotClass, validate_snapshot_class),
     "VolumeSnapshotContent": _Rules(
         VolumeSnapshotContent, validate_content, validate_change=validate_content_change
+    ),
+    "Fencing": _Rules(
+        Fencing, validate_fencing, validate_change=validate_fencing_change,
+        validate_status=validate_fencing_status,
     ),
     "Lease": _Rules(Lease, validate_lease),
     "Endpoints": _Rules(Endpoints, validate_endpoints, default_endpoints),
@@ -163,13 +175,17 @@ def prepare_create(kind: str, document: Document) -> Document:
 def prepare_update(kind: str, old: Document, new: Document, *, subresource: str = "") -> Document:
     """The document that replaces `old`, with defaults filled in.
 
-    Of a sub-resource only the types are checked: what is outside it has not changed. What was
+    Of a sub-resource only the types are checked, and what its kind says of its status: what is
+    outside it has not changed. What was
     wrong with `old` already, by a rule that came later, is no error. Raises `InvalidObject`,
     `MalformedObject`.
     """
     rules = _RULES.get(kind, _OTHER)
     if subresource:
         read_view(new, rules.view)
+        errors = rules.validate_status(old, new)
+        if errors:
+            raise InvalidObject(kind, new["metadata"]["name"], errors)
         return new
     name = rules.assigned_field
     if name and old["spec"].get(name):

@@ -292,3 +292,28 @@ async def test_class_is_the_default_no_longer_when_its_annotation_goes(served: S
     assert stored["reclaimPolicy"] == "Delete"
     code, text = await kubectl(served, "get", "sc", "nobody")
     assert (code, "NotFound" in text) == (1, True)
+
+
+async def test_fencings_tell_who_keeps_whom_from_which_disk(served: Served) -> None:
+    spec = {
+        "attachment": {"name": "va", "uid": "u1"}, "volume": "kubernetes.io/iscsi/d",
+        "nodeName": "vm-1", "executor": "vm-2", "method": "Storage",
+    }  # fmt: skip
+    fencing = {
+        "apiVersion": "volagent.dev/v1", "kind": "Fencing", "metadata": {"name": "f1"}, "spec": spec
+    }  # fmt: skip
+    await expect(served, "create", "-f", "-", stdin=manifest(fencing))
+    proved = json.dumps({"status": {"phase": "Proven", "message": "its key is gone"}})
+    patch = ("patch", "fencing", "f1", "--subresource=status", "--type=merge", "-p", proved)
+    await expect(served, *patch)
+    shown = _rows(await expect(served, "get", "fencings", "-o", "wide"))
+    assert " ".join(shown[0]) == "NAME NODE VOLUME METHOD EXECUTOR PHASE AGE MESSAGE"
+    told = " ".join(shown[1])
+    assert told.startswith("f1 vm-1 kubernetes.io/iscsi/d Storage vm-2 Proven")
+    assert told.endswith("its key is gone")
+    changed_spec = json.dumps({"spec": {"executor": "vm-3"}})
+    text = await refuse(served, "patch", "fencing", "f1", "--type=merge", "-p", changed_spec)
+    assert "field is immutable" in text
+    chosen = await expect(served, "get", "fencings", "--field-selector=spec.nodeName=vm-2")
+    assert "No resources found" in chosen
+    assert "cannot be changed" in await expect(served, "explain", "fencing")

@@ -8,7 +8,14 @@ from tests.unit.api.test_rbac import Idle
 from tests.unit.control.controllers import running, settle, start_server
 from volagent.api.auth import User
 from volagent.api.rbac import Authorizer
-from volagent.client.contract import CLAIMS, NODES, PERSISTENT_VOLUMES, PODS, Forbidden
+from volagent.client.contract import (
+    CLAIMS,
+    FENCINGS,
+    NODES,
+    PERSISTENT_VOLUMES,
+    PODS,
+    Forbidden,
+)
 from volagent.objects.annotations import SELECTED_NODE
 from volagent.objects.rbac import Action
 
@@ -38,7 +45,28 @@ def a_pod(name, node, secret):
     }  # fmt: skip
 
 
+def a_fencing(name, victim, executor, volume):
+    spec = {
+        "attachment": {"uid": name}, "volume": "d", "nodeName": victim, "executor": executor,
+        "method": "Storage", "source": {"persistentVolumeName": volume},
+    }  # fmt: skip
+    return {"metadata": {"name": name}, "spec": spec}
+
+
+async def a_disk(client, name, secret):
+    """A volume that is reached with a secret of its claim's namespace."""
+    disk = {"targetPortal": "10.0.0.9", "iqn": "iqn.2020-01.test:a", "lun": 1,
+            "secretRef": {"name": secret}}  # fmt: skip
+    reference = {"kind": "PersistentVolumeClaim", "namespace": "db", "name": "data", "uid": "c"}
+    await client.create(PERSISTENT_VOLUMES, volume(name, iscsi=disk, nfs=None, claimRef=reference))
+
+
 async def a_world(client):
+    await a_disk(client, "disk-1", "chap-1")
+    await a_disk(client, "disk-2", "chap-2")
+    await client.create(FENCINGS, a_fencing("by-me", "vm2", "vm1", "disk-1"))
+    await client.create(FENCINGS, a_fencing("of-me", "vm1", "vm3", "disk-2"))
+    await client.create(FENCINGS, a_fencing("foreign", "vm2", "vm3", "disk-2"))
     await client.create(PODS, a_pod("mine", "vm1", "s1"), "default")
     await client.create(PODS, a_pod("theirs", "vm2", "s2"), "default")
     for name, terms in (("here", [HERE]), ("there", [THERE]), ("both", [BOTH])):
@@ -81,6 +109,20 @@ async def a_world(client):
         (Action("patch", "", "persistentvolumeclaims", "default", "chosen"), "", False),
         (Action("patch", "coordination.k8s.io", "leases", "kube-node-lease", "vm1"), "", True),
         (Action("patch", "coordination.k8s.io", "leases", "kube-node-lease", "vm2"), "", False),
+        (Action("list", "volagent.dev", "fencings"), "spec.executor=vm1", True),
+        (Action("watch", "volagent.dev", "fencings"), "spec.nodeName=vm1", True),
+        (Action("watch", "volagent.dev", "fencings"), "spec.nodeName=vm2", False),
+        (Action("list", "volagent.dev", "fencings"), "", False),
+        (Action("get", "volagent.dev", "fencings", "", "by-me"), "", True),
+        (Action("get", "volagent.dev", "fencings", "", "of-me"), "", True),
+        (Action("get", "volagent.dev", "fencings", "", "foreign"), "", False),
+        (Action("patch", "volagent.dev", "fencings/status", "", "by-me"), "", True),
+        (Action("patch", "volagent.dev", "fencings/status", "", "of-me"), "", False),
+        (Action("patch", "volagent.dev", "fencings", "", "by-me"), "", False),
+        (Action("create", "volagent.dev", "fencings"), "", False),
+        (Action("delete", "volagent.dev", "fencings", "", "of-me"), "", False),
+        (Action("get", "", "secrets", "db", "chap-1"), "", True),
+        (Action("get", "", "secrets", "db", "chap-2"), "", False),
         (Action("create", "rbac.authorization.k8s.io", "clusterroles"), "", False),
         (Action("get", "", "persistentvolumes", "", "there"), "", True),
     ],

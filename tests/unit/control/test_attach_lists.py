@@ -1,15 +1,18 @@
 """The permissions in the status of nodes: given and taken in the version that was judged."""
 
 import asyncio
+import json
+from dataclasses import replace
 
 import pytest
 
 from tests.simulation.virtual_time import run_virtually
 from tests.unit.control.controllers import start_server
-from volagent.client.contract import NODES, VOLUME_ATTACHMENTS
+from volagent.client.contract import FENCINGS, NODES, VOLUME_ATTACHMENTS
 from volagent.control.attach.decide import Standing
 from volagent.control.attach.nodes import AttachedLists
 from volagent.objects.attachments import OUT_OF_SERVICE, AttachmentSource
+from volagent.objects.fencing import WITHHELD, fencing_name
 
 SOURCE = {"persistentVolumeName": "pv"}
 
@@ -105,8 +108,8 @@ def test_disk_is_not_named_when_its_attachment_is_going(undone):
 
 def test_disk_stays_named_while_the_node_uses_it():
     async def story():
-        client, _ = await a_cluster(attached=["disk"], in_use=["disk"])
-        assert await AttachedLists(client).remove("n", "disk") is False
+        client, standing = await a_cluster(attached=["disk"], in_use=["disk"])
+        assert await AttachedLists(client).remove("disk", standing) is False
         assert await listed(client) == ["disk"]
 
     run_virtually(story())
@@ -114,9 +117,9 @@ def test_disk_stays_named_while_the_node_uses_it():
 
 def test_node_that_begins_to_use_the_disk_meanwhile_keeps_it():
     async def story():
-        client, _ = await a_cluster(attached=["disk"])
+        client, standing = await a_cluster(attached=["disk"])
         meddler = Meddler(client, {"volumesInUse": ["disk"]})
-        assert await AttachedLists(meddler).remove("n", "disk") is False
+        assert await AttachedLists(meddler).remove("disk", standing) is False
         assert await listed(client) == ["disk"]
 
     run_virtually(story())
@@ -124,9 +127,9 @@ def test_node_that_begins_to_use_the_disk_meanwhile_keeps_it():
 
 def test_other_changes_of_the_node_do_not_keep_the_disk():
     async def story():
-        client, _ = await a_cluster(attached=["disk"])
+        client, standing = await a_cluster(attached=["disk"])
         meddler = Meddler(client, {"volumesInUse": ["a"]}, {"volumesInUse": ["b"]})
-        assert await AttachedLists(meddler).remove("n", "disk") is True
+        assert await AttachedLists(meddler).remove("disk", standing) is True
         assert await listed(client) == []
 
     run_virtually(story())
@@ -134,13 +137,137 @@ def test_other_changes_of_the_node_do_not_keep_the_disk():
 
 def test_node_that_has_not_told_what_it_uses_keeps_everything():
     async def story():
-        client, _ = await a_cluster(attached=["disk"], boot="")
+        client, standing = await a_cluster(attached=["disk"], boot="")
         lists = AttachedLists(client)
-        assert await lists.remove("n", "disk") is False
-        assert await lists.remove("missing", "disk") is False
+        assert await lists.remove("disk", standing) is False
+        assert await lists.remove("disk", replace(standing, node="missing")) is False
         taint = {"key": OUT_OF_SERVICE, "effect": "NoExecute"}
         await client.patch(NODES, "n", {"spec": {"taints": [taint]}})
-        assert await lists.remove("n", "disk") is True
+        assert await lists.remove("disk", standing) is True
+        assert await listed(client) == []
+
+    run_virtually(story())
+
+
+async def fence(client, uid, *, seal="7", phase="Proven", name=""):
+    spec = {
+        "attachment": {"name": "va", "uid": uid}, "volume": "disk", "nodeName": "n",
+        "method": "Storage", "executor": "m", "seal": seal,
+    }  # fmt: skip
+    name = name or fencing_name(uid)
+    await client.create(FENCINGS, {"metadata": {"name": name}, "spec": spec})
+    change = {"status": {"phase": phase, "message": "its key is gone"}}
+    await client.patch(FENCINGS, name, change, subresource="status")
+
+
+async def withhold(client, **disks):
+    change = {"metadata": {"annotations": {WITHHELD: json.dumps(disks)}}}
+    await client.patch(NODES, "n", change)
+
+
+def test_fenced_disk_is_taken_from_a_node_that_says_that_it_uses_it():
+    async def story():
+        client, standing = await a_cluster(attached=["other"], in_use=["disk"])
+        await fence(client, standing.uid)
+        await withhold(client, disk="7")
+        lists = AttachedLists(client)
+        assert await lists.remove("disk", standing) is True
+        assert await lists.remove("disk", standing) is True  # whoever goes on after a death
+        assert await listed(client) == ["other"]
+
+    run_virtually(story())
+
+
+@pytest.mark.parametrize(
+    ("fenced", "withheld"),
+    [
+        ({"phase": "Pending"}, {"disk": "7"}),
+        ({"phase": "Impossible"}, {"disk": "7"}),
+        ({"seal": "6"}, {"disk": "7"}),
+        ({}, {"elsewhere": "7"}),
+        ({"seal": ""}, {}),
+    ],
+    ids=str,
+)
+def test_fencing_is_no_proof_unless_permission_was_withheld_ever_since(fenced, withheld):
+    async def story():
+        client, standing = await a_cluster(in_use=["disk"])
+        await fence(client, standing.uid, **fenced)
+        await withhold(client, **withheld)
+        assert await AttachedLists(client).remove("disk", standing) is False
+
+    run_virtually(story())
+
+
+def test_fencing_is_no_proof_while_the_node_has_permission():
+    async def story():
+        client, standing = await a_cluster(attached=["disk"], in_use=["disk"])
+        await fence(client, standing.uid)
+        await withhold(client, disk="7")
+        assert await AttachedLists(client).remove("disk", standing) is False
+        assert await listed(client) == ["disk"]
+
+    run_virtually(story())
+
+
+def test_fencing_of_another_attachment_is_no_proof():
+    async def story():
+        client, standing = await a_cluster(in_use=["disk"])
+        await fence(client, "another")
+        await fence(client, "forged", name=fencing_name(standing.uid))
+        await withhold(client, disk="7")
+        assert await AttachedLists(client).remove("disk", standing) is False
+
+    run_virtually(story())
+
+
+@pytest.mark.parametrize("phase", ["Pending", "Proven", "Impossible"])
+def test_disk_is_not_named_while_its_node_is_being_fenced(phase):
+    async def story():
+        client, standing = await a_cluster()
+        await fence(client, standing.uid, phase=phase)
+        assert await AttachedLists(client).add("disk", standing) is False
+
+    run_virtually(story())
+
+
+def test_disk_is_not_named_while_its_node_is_lost():
+    async def story():
+        client, standing = await a_cluster()
+        await set_status(client, conditions=[{"type": "Ready", "status": "Unknown"}])
+        assert await AttachedLists(client).add("disk", standing) is False
+
+    run_virtually(story())
+
+
+def test_permission_ends_what_withheld_it():
+    async def story():
+        client, standing = await a_cluster()
+        await withhold(client, disk="7", other="8")
+        assert await AttachedLists(client).add("disk", standing) is True
+        node = await client.get(NODES, "n")
+        assert json.loads(node["metadata"]["annotations"][WITHHELD]) == {"other": "8"}
+
+    run_virtually(story())
+
+
+def test_permission_that_is_given_while_the_disk_is_taken_is_not_written():
+    """Of the two one must see the other's write, whichever comes first."""
+
+    async def story():
+        client, standing = await a_cluster(in_use=["disk"])
+        await withhold(client, disk="7")
+
+        class FencedMeanwhile:
+            def __getattr__(self, name):
+                return getattr(client, name)
+
+            async def patch(self, *arguments, **options):
+                await fence(client, standing.uid)
+                assert await AttachedLists(client).remove("disk", standing) is True
+                return await client.patch(*arguments, **options)
+
+        assert await AttachedLists(FencedMeanwhile()).add("disk", standing) is False
         assert await listed(client) == []
 
     run_virtually(story())

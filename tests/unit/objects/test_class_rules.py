@@ -15,12 +15,15 @@ _VERSIONS = {
     "Endpoints": "v1", "VolumeSnapshot": "snapshot.storage.k8s.io/v1",
     "VolumeSnapshotClass": "snapshot.storage.k8s.io/v1",
     "VolumeSnapshotContent": "snapshot.storage.k8s.io/v1", "PersistentVolumeClaim": "v1",
+    "Fencing": "volagent.dev/v1",
 }  # fmt: skip
 _NAMESPACED = {"CSIStorageCapacity", "Lease", "Endpoints", "VolumeSnapshot"}
 _CONTENT = {
     "driver": "d", "deletionPolicy": "Delete", "source": {"snapshotHandle": "h"},
     "volumeSnapshotRef": {"name": "s", "namespace": "default"},
 }  # fmt: skip
+_FENCED = {"attachment": {"name": "va", "uid": "u"}, "volume": "d", "nodeName": "n",
+           "method": "Storage", "executor": "m"}  # fmt: skip
 _ATTACHED = {"attacher": "a.b", "nodeName": "n", "source": {"persistentVolumeName": "pv"}}
 
 
@@ -57,6 +60,7 @@ GOOD: list[Json] = [
     spec_of("VolumeSnapshot", source={"persistentVolumeClaimName": "c"}),
     make("VolumeSnapshotClass", driver="d", deletionPolicy="Retain"),
     spec_of("VolumeSnapshotContent", **_CONTENT),
+    spec_of("Fencing", **_FENCED),
 ]  # fmt: skip
 
 
@@ -92,6 +96,11 @@ BAD: list[tuple[Json, str]] = [
      "allowedTopologies[1]: Duplicate value"),
     (spec_of("VolumeAttachment", **{**_ATTACHED, "attacher": ""}), "spec.attacher: Required value"),
     (spec_of("VolumeAttachment", **{**_ATTACHED, "nodeName": ""}), "spec.nodeName: Required value"),
+    (spec_of("Fencing", **{**_FENCED, "method": "Timer"}),
+     'spec.method: Unsupported value: "Timer"'),
+    (spec_of("Fencing", **{**_FENCED, "executor": "n"}), "a node cannot prove of itself"),
+    (spec_of("Fencing", **{**_FENCED, "attachment": {"name": "va"}}),
+     "spec.attachment.uid: Required value"),
     (spec_of("VolumeAttachment", **{**_ATTACHED, "source": {}}),
      "spec.source: Required value: must specify exactly one of"),
     (spec_of("VolumeAttachment", **{**_ATTACHED, "source": {
@@ -179,6 +188,7 @@ CHANGES: list[tuple[Json, Json, str]] = [
      "volumeBindingMode: Invalid value: \"WaitForFirstConsumer\": field is immutable"),
     (spec_of("VolumeAttachment", **_ATTACHED), {"spec": {**_ATTACHED, "nodeName": "m"}},
      "spec: Invalid value"),
+    (spec_of("Fencing", **_FENCED), {"spec": {**_FENCED, "method": "Hook"}}, "spec: Invalid value"),
     (spec_of("CSIDriver"), {"spec": {"attachRequired": False}},
      "spec.attachRequired: Invalid value: false: field is immutable"),
     (spec_of("CSINode", drivers=[{"name": "d", "nodeID": "n"}]),
@@ -282,3 +292,27 @@ def test_claim_may_get_a_class_later_but_not_another_one() -> None:
     other = {**chosen, "spec": {**chosen["spec"], "storageClassName": "slow"}}
     with pytest.raises(InvalidObject, match="spec is immutable after creation"):
         prepare_update("PersistentVolumeClaim", chosen, other)
+
+
+def _with_phase(phase: str) -> Json:
+    return {**spec_of("Fencing", **_FENCED), "status": {"phase": phase}}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("Pending", "Proven"), ("Pending", "Impossible"), ("Proven", "Proven")]
+)
+def test_fencing_comes_to_an_end(old: str, new: str) -> None:
+    prepare_update("Fencing", _with_phase(old), _with_phase(new), subresource="status")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ("Proven", "Pending", "it is Proven for good"),
+        ("Impossible", "Proven", "it is Impossible for good"),
+        ("Pending", "Done", "Unsupported value"),
+    ],
+)
+def test_outcome_of_a_fencing_is_never_another_one(old: str, new: str, text: str) -> None:
+    with pytest.raises(InvalidObject, match=text):
+        prepare_update("Fencing", _with_phase(old), _with_phase(new), subresource="status")

@@ -28,7 +28,17 @@ from functools import cache
 from importlib.resources import files
 from typing import NamedTuple
 
-_TABLES = ("meta", "core", "pod", "volumes", "storage", "snapshot", "coordination", "rbac")
+_TABLES = (
+    "meta",
+    "core",
+    "pod",
+    "volumes",
+    "storage",
+    "snapshot",
+    "coordination",
+    "rbac",
+    "fencing",
+)
 _FORM = re.compile(
     r"(?:\[(?P<item>\w+)\](?P<keys>[\w,]*)(?:\((?P<patch>\w+)\))?"
     r"|\{(?P<member>\w+)\}(?P<whole>!?)"

@@ -14,6 +14,7 @@ from typing import Final
 
 from volagent.control.attach.wants import Want
 from volagent.objects.attachments import OUT_OF_SERVICE, AttachmentSource, is_out_of_service
+from volagent.objects.fencing import Fencing, is_withheld
 from volagent.objects.storage import Node
 
 PODS_NAMED: Final = 3
@@ -116,7 +117,7 @@ def decide_disk(
     for want in wants:
         if want.leaving:
             continue
-        if want.node in barred:
+        if want.node in barred and want.node not in nodes:
             text = f'volume "{want.label}" is not attached to node {want.node}: '
             steps.append(Refuse(want, text + barred[want.node]))
             continue
@@ -206,11 +207,17 @@ def _explain_other(want: Want, here: Sequence[Standing]) -> str:
     return ""
 
 
-def find_proof(node: Node | None) -> str:
-    """Why a node cannot write, whatever it said last; "": nobody knows."""
-    if node is None or not is_out_of_service(node):
-        return ""
-    return f"it is off, by somebody's word (taint {OUT_OF_SERVICE})"
+def find_proof(node: Node | None, fencing: Fencing | None = None) -> str:
+    """Why a node cannot write to a disk, whatever it said last; "": nobody knows.
+
+    `fencing` is that of the node's own attachment. It proves something only while the node has not
+    been given permission for the disk since: what was fenced before that says nothing.
+    """
+    if node is not None and is_out_of_service(node):
+        return f"it is off, by somebody's word (taint {OUT_OF_SERVICE})"
+    if fencing is not None and fencing.proven and (node is None or is_withheld(node, fencing)):
+        return f"it was kept out of the disk ({fencing.spec.method}: {fencing.status.message})"
+    return ""
 
 
 def is_in_use(node: Node | None, volume: str) -> bool:

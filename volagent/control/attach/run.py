@@ -155,7 +155,7 @@ class AttachController:
 
     async def _work(self, volume: str) -> float | None:
         wants = self._wants.of_volume(volume)
-        steps = decide_disk(wants, self._world.standings(volume), self._world.barred())
+        steps = decide_disk(wants, self._world.standings(volume), self._world.barred(volume))
         self._forget_told(volume, wants)
         again_s: list[float] = []
         for step in steps:
@@ -211,7 +211,7 @@ class AttachController:
 
     async def _withdraw(self, volume: str, standing: Standing) -> float | None:
         """From the Node first, and on its word as it is now; then from the storage."""
-        if not await self._lists.remove(standing.node, volume):
+        if not await self._lists.remove(volume, standing):
             return None  # it is used again: the node says when it is not
         if standing.proof and standing.in_use:
             _log.warning(
@@ -332,7 +332,8 @@ class AttachController:
         """
         for want in self._finder.find(pod):
             standings = self._world.standings(want.volume)
-            steps = decide_disk(self._wants.of_volume(want.volume), standings, self._world.barred())
+            barred = self._world.barred(want.volume)
+            steps = decide_disk(self._wants.of_volume(want.volume), standings, barred)
             refused = (s.reason for s in steps if isinstance(s, Refuse) and s.want.uid == want.uid)
             reason = next(refused, "")
             here = next((s for s in standings if s.node == want.node and s.told), None)

@@ -4,10 +4,11 @@ from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
-from volagent.client.contract import VOLUME_ATTACHMENTS
+from volagent.client.contract import FENCINGS, VOLUME_ATTACHMENTS
 from volagent.client.informer import Key
 from volagent.client.shared import SharedCopies
 from volagent.control.attach.decide import Standing, find_proof, is_in_use
+from volagent.control.nodes.decide import is_lost
 from volagent.drivers.contract import DriverName
 from volagent.objects.attachments import (
     ATTACHER,
@@ -16,9 +17,12 @@ from volagent.objects.attachments import (
     AttachmentSource,
     VolumeAttachment,
 )
+from volagent.objects.fencing import Fencing, fencing_name
 from volagent.objects.meta import Document
 from volagent.objects.storage import Node
 
+_LOST = "its agent is silent"
+_FENCED = "it was kept out of the disk, and has not said yet that it has given it up"
 _CSI = "kubernetes.io/csi/"
 
 
@@ -32,7 +36,11 @@ class AttachmentWorld:
         self._attachments: dict[str, dict[str, VolumeAttachment]] = {}
         self._listed: dict[str, set[str]] = {}
         self._barred: dict[str, str] = {}
+        self._fenced: dict[str, dict[str, str]] = {}
+        """Disk → Fencing → node."""
         copies.follow(VOLUME_ATTACHMENTS, VolumeAttachment).listen(self._attachment_changed)
+        self._fencings = copies.follow(FENCINGS, Fencing)
+        self._fencings.listen(self._fencing_changed)
         copies.nodes.listen(self._node_changed)
 
     def volumes(self) -> Collection[str]:
@@ -48,9 +56,12 @@ class AttachmentWorld:
         found += [self._merely_listed(volume, name) for name in listed]
         return sorted(found, key=lambda standing: (standing.node, standing.attachment))
 
-    def barred(self) -> Mapping[str, str]:
-        """Nodes that get no disks, and why."""
-        return self._barred
+    def barred(self, volume: str) -> Mapping[str, str]:
+        """Nodes that do not get a disk, and why."""
+        fenced = self._fenced.get(volume)
+        if not fenced:
+            return self._barred
+        return {**dict.fromkeys(fenced.values(), _FENCED), **self._barred}
 
     def driver_of(self, volume: str) -> DriverName:
         """The driver in a unique name."""
@@ -93,7 +104,7 @@ class AttachmentWorld:
             going=metadata.deletion_timestamp is not None,
             told=spec.node_name in self._listed.get(volume, ()),
             in_use=is_in_use(node, volume),
-            proof=find_proof(node),
+            proof=find_proof(node, self._fencings.get("", fencing_name(metadata.uid))),
         )
 
     def _merely_listed(self, volume: str, name: str) -> Standing:
@@ -128,18 +139,17 @@ class AttachmentWorld:
                 self._listed.pop(volume, None)
         for volume in after - before:
             self._listed.setdefault(volume, set()).add(key[1])
-        proof = find_proof(new)
-        if proof:
-            self._barred[key[1]] = proof
-        else:
-            self._barred.pop(key[1], None)
+        barred_before = self._barred.pop(key[1], "")
+        barred = find_proof(new) or (_LOST if new is not None and is_lost(new) else "")
+        if barred:
+            self._barred[key[1]] = barred
         concerned = before ^ after
         concerned |= {
             volume
             for volume in _used_by(old) ^ _used_by(new)
             if volume in self._attachments or volume in self._listed
         }
-        if (old is None) != (new is None) or find_proof(old) != proof:
+        if (old is None) != (new is None) or barred_before != barred:
             concerned |= {
                 volume
                 for volume, standing in self._attachments.items()
@@ -147,6 +157,17 @@ class AttachmentWorld:
             }
         for volume in concerned:
             self._mark(volume)
+
+    def _fencing_changed(self, key: Key, old: Fencing | None, new: Fencing | None) -> None:
+        if old is not None:
+            fenced = self._fenced.get(old.spec.volume, {})
+            fenced.pop(key[1], None)
+            if not fenced:
+                self._fenced.pop(old.spec.volume, None)
+            self._mark(old.spec.volume)
+        if new is not None:
+            self._fenced.setdefault(new.spec.volume, {})[key[1]] = new.spec.node_name
+            self._mark(new.spec.volume)
 
 
 def _volume_of(attachment: VolumeAttachment | None) -> str:
