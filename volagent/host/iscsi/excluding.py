@@ -35,7 +35,11 @@ class Excluder:
     """`Excludes` on this machine."""
 
     initiator: RealInitiator
-    persistent: Persistent
+
+    @property
+    def persistent(self) -> Persistent:
+        """What gives orders to disks."""
+        return self.initiator.persistent
 
     async def keep_out(self, wish: LunWish, exclusion: Exclusion) -> str:
         """Have the storage refuse a node's writes, and read back that it does."""

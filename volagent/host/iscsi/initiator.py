@@ -44,7 +44,7 @@ from volagent.host.iscsi.known import KnownClaims, KnownDisks
 from volagent.host.iscsi.logins import Logins
 from volagent.host.iscsi.multipath import Multipath
 from volagent.host.iscsi.paths import Paths, Verdict, wait_until
-from volagent.host.iscsi.persistent import RealPersistent
+from volagent.host.iscsi.persistent import Persistent, RealPersistent
 from volagent.host.iscsi.records import Records
 from volagent.host.iscsi.sysfs import Path, Session, Sysfs
 
@@ -115,6 +115,11 @@ class RealInitiator:
             for path in paths:
                 await self._paths.delete(path, write_out=False)
             await self._logins.close_idle(handle.iqn, handle.interface)
+
+    @property
+    def persistent(self) -> Persistent:
+        """What gives orders about reservations."""
+        return self._claims.persistent
 
     def is_claimed(self, handle: LunHandle) -> bool:
         """Whether a disk is reserved for this node's own use. Raises `HostError`."""
