@@ -29,6 +29,10 @@ class FakeInitiator:
     fenced: set[int] = field(default_factory=set)
     """Disks whose storage does not know this node any more."""
     wishes: list[LunWish] = field(default_factory=list)
+    offline: set[tuple[str, int]] = field(default_factory=set)
+    """Disks that were cut off."""
+    written_out: list[tuple[str, int]] = field(default_factory=list)
+    """Disks that something could be written to when they were given back."""
     attached: dict[tuple[str, int], BlockDevice] = field(default_factory=dict)
 
     def is_present(self, wish: LunWish) -> bool:
@@ -68,9 +72,22 @@ class FakeInitiator:
         device = self.host.devices.identify(path)
         return FoundLun(device, handle, ())
 
-    async def detach(self, handle: LunHandle, device: BlockDevice) -> tuple[str, ...]:
+    async def cut(self, handle: LunHandle) -> tuple[str, ...]:
+        device = self.attached.get((handle.iqn, handle.lun))
+        if device is None:
+            return ()
+        self.offline.add((handle.iqn, handle.lun))
+        return (device.path,)
+
+    async def detach(
+        self, handle: LunHandle, device: BlockDevice, *, write_out: bool = True
+    ) -> tuple[str, ...]:
         if any(entry.device == device.number for entry in self.host.mounts.read_table().entries):
             raise Busy("detach", device.path, 16)
+        key = (handle.iqn, handle.lun)
+        if (key not in self.offline or write_out) and handle.lun not in self.fenced:
+            self.written_out.append(key)
+        self.offline.discard(key)
         await self.host.devices.detach_loop(device)
         if handle.lun in self.fenced:
             return (f"{device.path} taken away unwritten",)

@@ -118,6 +118,8 @@ class VolumeSpec(msgspec.Struct, frozen=True):
     capacity_bytes: int | None = None
     identity: str = ""
     """What the storage calls the disk, for drivers that are `Networked`."""
+    shared: bool = False
+    """Of a disk that several nodes can reach: others may have it at the same time."""
     one_pod: bool = False
     """ReadWriteOncePod: never for two pods at once."""
     credentials: Credentials | None = None
@@ -218,6 +220,20 @@ class Attaches(Protocol):
 
     async def detach(self, name: str, device: HeldDevice) -> Done:
         """Give exactly this device back."""
+
+
+@runtime_checkable
+class Discards(Protocol):
+    """Gives a disk up unwritten, because it is another node's now."""
+
+    async def cut(self, device: HeldDevice) -> Done:
+        """Have the kernel send nothing more to the disk, whoever has it mounted or open.
+
+        What was not written yet fails from now on. A success when the disk is gone.
+        """
+
+    async def discard(self, name: str, device: HeldDevice) -> Done:
+        """Give exactly this device back without writing; after `cut`, when nobody has it open."""
 
 
 @runtime_checkable

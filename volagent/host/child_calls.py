@@ -244,6 +244,13 @@ def disconnect_nbd(arguments: dict[str, Any]) -> dict[str, Any]:
     return nbd_calls.disconnect(arguments)
 
 
+def cut_nbd(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Disconnect the NBD device at `path` of this `backend` unwritten, whoever has it open."""
+    from volagent.host import nbd_calls
+
+    return nbd_calls.cut(arguments)
+
+
 def grow_nbd(arguments: dict[str, Any]) -> dict[str, Any]:
     """Let an NBD device take on its export's size: `size_bytes`."""
     from volagent.host import nbd_calls
@@ -266,6 +273,7 @@ def mount_device(arguments: dict[str, Any]) -> dict[str, Any]:
 OPERATIONS = {
     "connect_nbd": connect_nbd,
     "disconnect_nbd": disconnect_nbd,
+    "cut_nbd": cut_nbd,
     "grow_nbd": grow_nbd,
     "mount_device": mount_device,
     "umount2": unmount,

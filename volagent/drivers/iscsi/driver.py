@@ -138,9 +138,12 @@ class IscsiDriver:
 
     async def detach(self, name: str, device: HeldDevice) -> Done:
         """Write out, take exactly this disk away, log out when it was the target's last."""
+        return await self._give_back(device, write_out=True)
+
+    async def _give_back(self, device: HeldDevice, *, write_out: bool) -> Done:
         handle = _read_handle(device)
         try:
-            said = await self.initiator.detach(handle, as_device(device))
+            said = await self.initiator.detach(handle, as_device(device), write_out=write_out)
         except Busy as error:
             raise await explain_busy(self.host, error, device.path) from error
         except HostError as error:
@@ -150,6 +153,22 @@ class IscsiDriver:
                 f" good, `iscsiadm -m node -T {handle.iqn} --logout`",
             ) from error
         return Done("; ".join(said) or f"{handle.wwid} was gone already")
+
+    async def cut(self, device: HeldDevice) -> Done:
+        """Set every path of the disk offline, under whatever is mounted or open."""
+        handle = _read_handle(device)
+        try:
+            paths = await self.initiator.cut(handle)
+        except HostError as error:
+            raise Uncertain(
+                f"{device.path} ({handle.wwid}) could not be cut off: {error}",
+                remedy="see the kernel's log; the storage refuses what this node writes",
+            ) from error
+        return Done(f"offline: {', '.join(paths)}" if paths else f"{handle.wwid} was gone already")
+
+    async def discard(self, name: str, device: HeldDevice) -> Done:
+        """Take exactly this disk away unwritten, log out when it was the target's last."""
+        return await self._give_back(device, write_out=False)
 
     @contextmanager
     def _explained(self, device: HeldDevice) -> Iterator[None]:

@@ -176,11 +176,19 @@ class Initiator(Protocol):
     async def rescan(self, handle: LunHandle) -> FoundLun:
         """Have the kernel look at the disk's size again, on every path and on their map."""
 
-    async def detach(self, handle: LunHandle, device: BlockDevice) -> tuple[str, ...]:
+    async def cut(self, handle: LunHandle) -> tuple[str, ...]:
+        """Set every path of exactly this disk offline, whoever uses it: nothing more is sent to it.
+
+        Returns the paths, in words; empty when there are none. Raises `TimedOut`, `HostError`.
+        """
+
+    async def detach(
+        self, handle: LunHandle, device: BlockDevice, *, write_out: bool = True
+    ) -> tuple[str, ...]:
         """Write out, take the map and the paths of exactly this disk away, close idle sessions.
 
-        Nothing is written to a disk that this node was fenced from. Returns what was done, in
-        words; empty when there was nothing. Raises `Busy`, `TimedOut`.
+        Nothing is sent to the disk without `write_out`, nor when this node was fenced from it.
+        Returns what was done, in words; empty when there was nothing. Raises `Busy`, `TimedOut`.
         """
 
     async def drop_if_fenced(self, number: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from volagent.host import block_devices
-from volagent.host.iscsi.contract import FoundLun, LunChanged, LunHandle
+from volagent.host.iscsi.contract import FoundLun, LunChanged, LunHandle, LunNameless
 from volagent.host.iscsi.multipath import Multipath, runs_daemon
 from volagent.host.iscsi.paths import Paths
 from volagent.host.iscsi.sysfs import Map, Path, Sysfs
@@ -67,3 +67,16 @@ class DeviceChoice:
                 if await self.paths.is_held(path.device, path.session):
                     return path
         return None
+
+
+def name_of(paths: Sequence[Path], lun: int) -> str:
+    """What all paths say they lead to. Raises `LunNameless`, `LunChanged`."""
+    names = {path.wwid for path in paths}
+    iqn = paths[0].session.iqn
+    if len(names) > 1:
+        shown = ", ".join(f"{path.wwid} by {path.session.portal}" for path in paths)
+        raise LunChanged("inquiry", f"{iqn} LUN {lun}", 0, f"is not one disk: {shown}")
+    (name,) = names
+    if not name:
+        raise LunNameless("inquiry", f"{iqn} LUN {lun}", 0, "it has no world-wide name")
+    return name

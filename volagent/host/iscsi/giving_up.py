@@ -1,17 +1,16 @@
 """How a disk leaves this machine: written out or, when it is not ours any more, cut off."""
 
-import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from volagent.host.contract import BlockDevice
-from volagent.host.errors import Absent, Busy
+from volagent.host.errors import Absent
 from volagent.host.iscsi.claims import Claims
 from volagent.host.iscsi.contract import LunHandle
-from volagent.host.iscsi.multipath import Multipath
 from volagent.host.iscsi.paths import Paths, Verdict
-from volagent.host.iscsi.sysfs import Map, Path, Session, Sysfs
+from volagent.host.iscsi.sysfs import Path
+from volagent.host.iscsi.unwritten import Unwritten
 
 if TYPE_CHECKING:
     from volagent.host.process import Helpers
@@ -25,16 +24,8 @@ class GivingUp:
 
     helpers: "Helpers"
     paths: Paths
-    multipath: Multipath
-    sysfs: Sysfs
     claims: Claims
-
-    async def cut_off(self, paths: Sequence[Path]) -> None:
-        """Have the kernel fail at once whatever it has still to write."""
-        for path in paths:
-            await self.paths.take_offline(path)
-        for found in self.maps(paths):
-            await self.multipath.fail_at_once(found)
+    unwritten: Unwritten
 
     async def take_away(self, handle: LunHandle, device: BlockDevice, paths: Sequence[Path]) -> str:
         """Write out, register no more, delete the map and the paths; what was done, in words.
@@ -48,11 +39,11 @@ class GivingUp:
         up = any(path.usable for path in paths)
         fenced = same and await self.claims.is_fenced(handle, paths)
         if fenced:
-            await self.cut_off(paths)
+            await self.unwritten.cut(handle, paths)
         elif same:
             await self._flush(device)
-        for found in self.maps(paths):
-            await self.remove_map(found, paths[0].session)
+        for found in self.unwritten.maps_over(paths):
+            await self.unwritten.remove_map(found, paths[0].session)
         text = ""
         if handle.key and same and not fenced:
             for path in paths:
@@ -61,10 +52,6 @@ class GivingUp:
         for path in paths:
             await self.paths.delete(path, write_out=same and not fenced)
         return "; ".join(filter(None, (_tell(handle, device, same, fenced, up), text)))
-
-    def maps(self, paths: Sequence[Path]) -> set[Map]:
-        """The maps over paths."""
-        return {found for path in paths if (found := self.sysfs.map_over(path)) is not None}
 
     async def _flush(self, device: BlockDevice) -> None:
         try:
@@ -76,12 +63,6 @@ class GivingUp:
             )
         except Absent:
             return
-
-    async def remove_map(self, found: Map, session: Session) -> None:
-        """Delete a map that nobody uses. Raises `Busy`."""
-        if await self.paths.is_held(found.device, session):
-            raise Busy("remove map", found.device, errno.EBUSY, "somebody uses it")
-        await self.multipath.remove(found)
 
 
 def _tell(handle: LunHandle, device: BlockDevice, same: bool, fenced: bool, up: bool) -> str:

@@ -38,7 +38,7 @@ from volagent.host.iscsi.contract import (
     NoSession,
     PortalFailure,
 )
-from volagent.host.iscsi.device import DeviceChoice
+from volagent.host.iscsi.device import DeviceChoice, name_of
 from volagent.host.iscsi.giving_up import GivingUp
 from volagent.host.iscsi.known import KnownClaims, KnownDisks
 from volagent.host.iscsi.logins import Logins
@@ -47,6 +47,7 @@ from volagent.host.iscsi.paths import Paths, Verdict, wait_until
 from volagent.host.iscsi.persistent import Persistent, RealPersistent
 from volagent.host.iscsi.records import Records
 from volagent.host.iscsi.sysfs import Path, Session, Sysfs
+from volagent.host.iscsi.unwritten import Unwritten
 
 if TYPE_CHECKING:
     from volagent.host.process import Helpers
@@ -71,7 +72,8 @@ class RealInitiator:
         self._logins = Logins(helpers, self._sysfs, records, self._admin)
         self._paths = Paths(helpers, self._sysfs)
         self._multipath = Multipath(helpers, self._sysfs)
-        self._leaving = GivingUp(helpers, self._paths, self._multipath, self._sysfs, claims)
+        self._unwritten = Unwritten(self._sysfs, self._paths, self._multipath)
+        self._leaving = GivingUp(helpers, self._paths, claims, self._unwritten)
         self._devices = DeviceChoice(self._paths, self._multipath, self._sysfs)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -110,8 +112,8 @@ class RealInitiator:
     async def leave(self, handle: LunHandle, paths: Sequence[Path]) -> None:
         """Undo `reach`; nothing is written. Raises `Busy`, `TimedOut`, `HostError`."""
         async with self._lock(handle.iqn):
-            for found in self._leaving.maps(paths):
-                await self._leaving.remove_map(found, paths[0].session)
+            for found in self._unwritten.maps_over(paths):
+                await self._unwritten.remove_map(found, paths[0].session)
             for path in paths:
                 await self._paths.delete(path, write_out=False)
             await self._logins.close_idle(handle.iqn, handle.interface)
@@ -185,7 +187,7 @@ class RealInitiator:
         ]
         if not paths:
             raise LunMissing("scan", f"{wish.iqn} LUN {wish.lun}", 0, "no path of it answers")
-        handle = LunHandle(wish.iqn, wish.lun, _one_name(paths, wish.lun), interface)
+        handle = LunHandle(wish.iqn, wish.lun, name_of(paths, wish.lun), interface)
         for path in paths:
             if path.directory in before:
                 await self._paths.rescan(path)
@@ -254,7 +256,7 @@ class RealInitiator:
         """Take a path away unwritten, and the map over it. Raises `Busy`."""
         found = self._sysfs.map_over(path)
         if found is not None:
-            await self._leaving.remove_map(found, path.session)
+            await self._unwritten.remove_map(found, path.session)
         await self._paths.delete(path, write_out=False)
 
     async def _protect(self, found: FoundLun) -> FoundLun:
@@ -314,13 +316,21 @@ class RealInitiator:
                 raise LunMissing("rescan", handle.wwid, 0, "no path to it is up")
             return await self._devices.choose(handle, paths, [])
 
-    async def detach(self, handle: LunHandle, device: BlockDevice) -> tuple[str, ...]:
+    async def cut(self, handle: LunHandle) -> tuple[str, ...]:
+        """No lock: an attaching that hangs must not keep this back."""
+        paths = self._all_paths(handle.iqn, handle.interface, handle.lun)
+        return await self._unwritten.cut(handle, paths)
+
+    async def detach(
+        self, handle: LunHandle, device: BlockDevice, *, write_out: bool = True
+    ) -> tuple[str, ...]:
         """Give exactly this disk back."""
         async with self._lock(handle.iqn):
             said: list[str] = []
             paths = self._all_paths(handle.iqn, handle.interface, handle.lun)
             if paths:
-                said.append(await self._leaving.take_away(handle, device, paths))
+                taken = self._leaving.take_away if write_out else self._unwritten.discard
+                said.append(await taken(handle, device, paths))
             self._known.forget(handle)
             self._claims.known.forget(handle)
             said += await self._logins.close_idle(handle.iqn, handle.interface)
@@ -331,10 +341,10 @@ class RealInitiator:
         for handle in self._claims.known.all():
             paths = self._all_paths(handle.iqn, handle.interface, handle.lun)
             numbers = {path.number for path in paths} | {
-                each.number for each in self._leaving.maps(paths)
+                each.number for each in self._unwritten.maps_over(paths)
             }
             if number in numbers and await self._claims.is_fenced(handle, paths):
-                await self._leaving.cut_off(paths)
+                await self._unwritten.cut(handle, paths)
                 return True
         return False
 
@@ -368,19 +378,6 @@ def _explain_exchange(path: Path) -> LunChanged:
         f"was {path.wwid} and is in use, but now another disk, or none, answers as LUN {path.lun}"
         f" of {path.session.iqn} by {path.session.portal}",
     )  # fmt: skip
-
-
-def _one_name(paths: Sequence[Path], lun: int) -> str:
-    """What all paths say they lead to. Raises `LunNameless`, `LunChanged`."""
-    names = {path.wwid for path in paths}
-    iqn = paths[0].session.iqn
-    if len(names) > 1:
-        shown = ", ".join(f"{path.wwid} by {path.session.portal}" for path in paths)
-        raise LunChanged("inquiry", f"{iqn} LUN {lun}", 0, f"is not one disk: {shown}")
-    (name,) = names
-    if not name:
-        raise LunNameless("inquiry", f"{iqn} LUN {lun}", 0, "it has no world-wide name")
-    return name
 
 
 def make_initiator(*, helpers: "Helpers", run_dir: str) -> RealInitiator:

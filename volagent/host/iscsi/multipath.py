@@ -90,13 +90,14 @@ class Multipath:
         if outcome.returncode != 0 or b"fail" in outcome.stdout:
             raise HostError("multipathd resize", found.name, 0, outcome.complaint)
 
-    async def fail_at_once(self, found: Map) -> None:
-        """What cannot be written anywhere is not waited for. Raises `TimedOut`, `HostError`."""
+    async def fail_now(self, found: Map) -> None:
+        """Have a map without paths refuse what it would queue. Raises `HostError`."""
         await self._run(("multipathd", "disablequeueing", "map", found.name), found.device)
 
     async def remove(self, found: Map) -> None:
         """Take a map away that nobody holds. Raises `Busy`, `TimedOut`, `HostError`."""
-        await self.fail_at_once(found)
+        # What cannot be written anywhere must not be waited for.
+        await self.fail_now(found)
         complaint = ""
         for _ in range(REMOVE_ATTEMPTS_MAX):
             outcome = await self._run(("multipath", "-f", found.name), found.device)

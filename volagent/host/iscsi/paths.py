@@ -104,6 +104,10 @@ class Paths:
         )
         return bool(answer["held"])
 
+    async def cut(self, path: Path) -> None:
+        """Have the kernel refuse everything for a device from now on. Raises `HostError`."""
+        await self._write(path.session, f"{path.directory}/state", "offline", ASK_TIMEOUT_S)
+
     async def delete(self, path: Path, *, write_out: bool) -> None:
         """Take a device away that nobody holds. Raises `Busy`, `TimedOut`, `HostError`.
 
@@ -111,7 +115,7 @@ class Paths:
         """
         await self.demand_unheld(path)
         if not write_out:
-            await self.take_offline(path)
+            await self.cut(path)
         await self._write(path.session, f"{path.directory}/delete", "1", DELETE_TIMEOUT_S)
         if not await wait_until(lambda: self.sysfs.refresh(path) is None, DELETE_TIMEOUT_S):
             raise TimedOut("delete", path.device or path.directory, 0, "it does not go")
@@ -120,10 +124,6 @@ class Paths:
         """Raises `Busy` when somebody holds a device, `TimedOut`, `HostError`."""
         if path.disk and await self.is_held(path.device, path.session):
             raise Busy("delete", path.device, errno.EBUSY, "somebody uses it")
-
-    async def take_offline(self, path: Path) -> None:
-        """Have the kernel send nothing more to a device; what it would send fails at once."""
-        await self._write(path.session, f"{path.directory}/state", "offline", ASK_TIMEOUT_S)
 
     async def _write(self, session: Session, file: str, value: str, timeout_s: float) -> None:
         try:
