@@ -77,6 +77,13 @@ class NfsSettings(msgspec.Struct, frozen=True):
     unmount_timeout_s: Seconds = 30.0
 
 
+class IscsiSettings(msgspec.Struct, frozen=True):
+    """Disks of iSCSI targets."""
+
+    reservations: bool = True
+    """Have a target that can do so keep other nodes out of an exclusive disk."""
+
+
 class NfsExport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One provisioner name that makes directories on an NFS export."""
 
@@ -191,6 +198,7 @@ class Settings(msgspec.Struct, frozen=True):
     tls: TlsSettings = TlsSettings()
     auth: AuthSettings = AuthSettings()
     nfs: NfsSettings = NfsSettings()
+    iscsi: IscsiSettings = IscsiSettings()
     provision: ProvisionSettings = ProvisionSettings()
     discovery: tuple[DiscoveryRule, ...] = ()
     trash: TrashSettings = TrashSettings()

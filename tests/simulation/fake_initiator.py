@@ -25,6 +25,7 @@ class FakeInitiator:
     host: Host
     directory: str = "/luns"
     refusing: tuple[PortalFailure, ...] = ()
+    reserves: bool = False
     swapped: set[int] = field(default_factory=set)
     fenced: set[int] = field(default_factory=set)
     """Disks whose storage does not know this node any more."""

@@ -5,9 +5,9 @@ who it is. It is recorded when the disk is attached and asked for again, from th
 before anything is formatted or mounted: storage shows another disk under the same number sooner or
 later, and the kernel does not notice. What then stands is left as it is, and told.
 
-With `reserves`, the storage keeps other nodes out of an exclusive disk by a persistent reservation
-(`host/iscsi/claims.py`), and a disk that does not know this node's key any more was taken from it:
-it is not written to again, and taken away as it is.
+Where that is wanted (`reserves`), the storage keeps other nodes out of an exclusive disk by a
+persistent reservation (`host/iscsi/claims.py`), and a disk that does not know this node's key any
+more was taken from it: it is not written to again, and taken away as it is.
 
 Whenever the kernel shows anything of the LUN after a failure, the failure is `Uncertain`: it is
 looked for again, and taken away when nobody wants it any more.
@@ -88,8 +88,12 @@ class IscsiDriver:
 
     host: Host
     initiator: Initiator
-    reserves: bool = False
     name: DriverName = ISCSI
+
+    @property
+    def reserves(self) -> bool:
+        """Whether the storage is to keep other nodes out of an exclusive disk."""
+        return self.initiator.reserves
 
     def read_options(self, source: VolumeSource) -> Options:
         """Raises `Rejected` naming the field."""

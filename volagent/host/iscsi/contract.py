@@ -157,6 +157,10 @@ class Excludes(Protocol):
 class Initiator(Protocol):
     """Logs in to targets, and finds and gives back their disks."""
 
+    @property
+    def reserves(self) -> bool:
+        """Whether claims are wanted of those that attach disks here."""
+
     async def attach(self, wish: LunWish) -> FoundLun:
         """Log in to every portal that answers and find the disk, however much of that is done.
 

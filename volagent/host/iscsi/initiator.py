@@ -62,8 +62,9 @@ class RealInitiator:
 
     def __init__(
         self, *, helpers: "Helpers", known: KnownDisks, claims: Claims, sysfs: Sysfs,
-        records: Records,
+        records: Records, reserves: bool = False,
     ) -> None:  # fmt: skip
+        self.reserves = reserves
         self._helpers = helpers
         self._known = known
         self._claims = claims
@@ -380,7 +381,7 @@ def _explain_exchange(path: Path) -> LunChanged:
     )  # fmt: skip
 
 
-def make_initiator(*, helpers: "Helpers", run_dir: str) -> RealInitiator:
+def make_initiator(*, helpers: "Helpers", run_dir: str, reserves: bool = False) -> RealInitiator:
     """The initiator of this machine; what it notes lies in the daemon's run directory."""
     return RealInitiator(
         helpers=helpers,
@@ -388,4 +389,5 @@ def make_initiator(*, helpers: "Helpers", run_dir: str) -> RealInitiator:
         claims=Claims(RealPersistent(helpers), KnownClaims(f"{run_dir}/iscsi")),
         sysfs=Sysfs(),
         records=Records(),
+        reserves=reserves,
     )

@@ -178,8 +178,8 @@ async def main(steps: list[Any]) -> list[Any]:
         Path(directory).mkdir(exist_ok=True)
     kept = msgspec.json.decode(HELD.read_bytes(), type=dict[str, Held]) if HELD.exists() else {}
     helpers = Helpers()
-    initiator = make_initiator(helpers=helpers, run_dir=RUN)
-    driver = IscsiDriver(make_host(helpers=helpers), initiator, reserves=True)
+    initiator = make_initiator(helpers=helpers, run_dir=RUN, reserves=True)
+    driver = IscsiDriver(make_host(helpers=helpers), initiator)
     answers = []
     try:
         for step in steps:
