@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
+from volagent.settings_fencing import HookSettings, IscsiSettings
+
 MAX_SOCKET_PATH_BYTES = 107
 """`sockaddr_un.sun_path` holds 108 bytes with the final NUL."""
 
@@ -75,13 +77,6 @@ class NfsSettings(msgspec.Struct, frozen=True):
 
     mount_timeout_s: Seconds = 30.0
     unmount_timeout_s: Seconds = 30.0
-
-
-class IscsiSettings(msgspec.Struct, frozen=True):
-    """Disks of iSCSI targets."""
-
-    reservations: bool = True
-    """Have a target that can do so keep other nodes out of an exclusive disk."""
 
 
 class NfsExport(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -199,6 +194,7 @@ class Settings(msgspec.Struct, frozen=True):
     auth: AuthSettings = AuthSettings()
     nfs: NfsSettings = NfsSettings()
     iscsi: IscsiSettings = IscsiSettings()
+    hooks: HookSettings = HookSettings()
     provision: ProvisionSettings = ProvisionSettings()
     discovery: tuple[DiscoveryRule, ...] = ()
     trash: TrashSettings = TrashSettings()

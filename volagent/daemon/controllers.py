@@ -19,6 +19,7 @@ from volagent.control.discover.decide import Rule
 from volagent.control.discover.run import Discovery
 from volagent.control.ephemeral.run import EphemeralController
 from volagent.control.expand.run import ExpandController
+from volagent.control.fencing.run import ServerFencing
 from volagent.control.nodes.off import OutOfService
 from volagent.control.nodes.run import NodeLife
 from volagent.control.protect.run import ProtectionController
@@ -27,6 +28,7 @@ from volagent.control.schedule.run import Scheduler
 from volagent.control.schedule.view import PlacementView
 from volagent.control.snapshot.run import SnapshotController
 from volagent.drivers.attaching.table import make_attachers
+from volagent.drivers.fencing.hooks import FenceHooks
 from volagent.drivers.image import IMAGE
 from volagent.drivers.provisioning.contract import ProvisionerTable
 from volagent.drivers.provisioning.directory import DIRECTORY
@@ -76,6 +78,7 @@ def make_server_controllers(
     """The controllers of a cluster, and those of what `machine` can provision."""
     scheduler = Scheduler(copies, client, events, clock)
     attaching = AttachController(copies, client, events, make_attachers(), clock)
+    hooks = FenceHooks(machine.helpers, settings.hooks.directory, settings.hooks.timeout_s)
     known = frozenset({*machine.provisioners, *NODE_LOCAL})
     running: dict[str, Controller] = {
         "binder": Binder(copies, client, events, known),
@@ -84,6 +87,7 @@ def make_server_controllers(
         "node life": NodeLife(copies, client, events, clock, settings.lease.timeout_s),
         "attachments": attaching,
         "nodes that are off": OutOfService(copies, client, events),
+        "fencings": ServerFencing(copies, client, clock, hooks),
         "ephemeral claims": EphemeralController(copies, client, events),
         **make_volume_controllers(settings, copies, client, events, clock, machine),
     }

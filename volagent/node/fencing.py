@@ -57,17 +57,25 @@ class NodeFencing:
     """Carries out the Fencings that name this node."""
 
     def __init__(
-        self, client: Client, clock: Clock, node: str, *, drivers: DriverTable, fences: FenceTable
+        self,
+        client: Client,
+        clock: Clock,
+        node: str,
+        *,
+        drivers: DriverTable,
+        fences: FenceTable,
+        start: Start,
     ) -> None:
         self._client = client
         self._clock = clock
         self._node = node
         self._drivers = drivers
         self._fences = fences
+        self._start = start
 
-    async def run(self, start: Start) -> None:
+    async def run(self) -> None:
         """Follow them and carry them out, for ever."""
-        worker = FencingWorker(self._client, self._clock, self._node, self.attempt, start)
+        worker = FencingWorker(self._client, self._clock, self._node, self.attempt, self._start)
         informer = Informer(
             self._client,
             FENCINGS,
