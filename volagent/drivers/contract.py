@@ -12,7 +12,7 @@ Drivers are constructed with the `Host` they work on. They never see the store. 
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NewType, Protocol, runtime_checkable
 
 import msgspec
@@ -101,6 +101,8 @@ class Permission(msgspec.Struct, frozen=True):
     node: str
     exclusive: bool
     """No other node has it."""
+    confirm: Callable[[], Awaitable[str]] | None = None
+    """Reads the permission again: "" when it stands, else why not."""
 
 
 class VolumeSpec(msgspec.Struct, frozen=True):
@@ -252,8 +254,8 @@ class Networked(Protocol):
 class Reserves(Protocol):
     """Makes itself known to the storage of a disk, which then keeps others out (or may).
 
-    `attach` is given a permission that was read from a server just before, for the first time that
-    a disk is attached; it is read again afterwards, before anything is written.
+    `attach` is given a permission that was read from a server just before. It has it confirmed when
+    the node is known to the storage, and before anybody is kept out or anything is written.
     """
 
     @property

@@ -152,9 +152,6 @@ class Executor:
             self.actual.set_attachment(step.key, uid)
         try:
             done = await driver.attach(replace(spec, permission=permission))  # (2)
-            if permission is not None:
-                self.actual.set_attached(self._now(step, subject), Held.UNKNOWN, done.device)
-                await self.permissions.confirm(spec, permission, done.device, again=bool(known))
         except _CLEAN:
             self.actual.set_attached(self._now(step, subject), Held.NO)
             raise

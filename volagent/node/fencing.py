@@ -35,7 +35,7 @@ from volagent.drivers.errors import Rejected, Transient
 from volagent.drivers.fencing.attempt import try_fence
 from volagent.drivers.fencing.contract import FenceOrder, FenceTable
 from volagent.drivers.fencing.unable import explain_unable
-from volagent.objects.fencing import STORAGE, Fencing
+from volagent.objects.fencing import PENDING, STORAGE, Fencing
 from volagent.objects.meta import Document
 from volagent.objects.storage import PersistentVolume, Secret
 
@@ -104,11 +104,11 @@ class NodeFencing:
                 if fence is None:
                     raise explain_unable(driver)
                 credentials = await self._fetch_credentials(driver, disk)
-                return await fence.fence(
-                    FenceOrder(
-                        disk.source, spec.volume, spec.node_name, spec.attachment.uid, credentials
-                    )
-                )
+                order = FenceOrder(
+                    disk.source, spec.volume, spec.node_name, spec.attachment.uid, credentials,
+                    lambda: self._confirm(fencing),
+                )  # fmt: skip
+                return await fence.fence(order)
         except ApiError as error:
             raise Transient(f"no server tells about {spec.volume}: {error.message}") from error
         except TimeoutError:
@@ -116,6 +116,16 @@ class NodeFencing:
                 f"{spec.volume}: no outcome within {FENCE_TIMEOUT_S:g} s",
                 remedy="see whether its storage answers this node",
             ) from None
+
+    async def _confirm(self, fencing: Fencing) -> str:
+        """Whether it is still wanted; an order that is old must not hit the disk's next node."""
+        metadata = fencing.metadata
+        try:
+            now = msgspec.convert(await self._client.get(FENCINGS, metadata.name), Fencing)
+        except ApiError as error:
+            return f"the order may be old: {error.message}"
+        same = now.metadata.uid == metadata.uid and now.status.phase == PENDING
+        return "" if same else "it is not wanted any more"
 
     async def _find_disk(self, fencing: Fencing) -> _Disk:
         named = fencing.spec.source

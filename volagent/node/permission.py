@@ -1,22 +1,16 @@
-"""The permission for disks whose storage is told who has them: asked for, and confirmed.
+"""The permission for disks whose storage is told who has them, as its driver is given it.
 
-Between the two the driver makes this node known to the storage. A permission that does not stand
-any more then is no failure: the disk is given back, and nothing was written.
+The driver has it confirmed in the middle of attaching: when this node is known to the storage and
+has not done anything by that yet. It is read from a server each time, never from a copy.
 """
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import cast
 
-from volagent.drivers.contract import (
-    Attaches,
-    DriverTable,
-    HeldDevice,
-    Permission,
-    Reserves,
-    VolumeSpec,
-)
-from volagent.drivers.errors import DriverError, Transient, Uncertain, Waiting
+import msgspec
+
+from volagent.drivers.contract import DriverTable, Permission, Reserves, VolumeSpec
+from volagent.drivers.errors import Transient, Waiting
 
 FetchPermission = Callable[[VolumeSpec], Awaitable[Permission]]
 """Asks a server whether this node may have a disk; raises `Waiting`, `Transient`."""
@@ -34,29 +28,14 @@ class Permissions:
         driver = self.drivers[spec.driver]
         if not spec.identity or not isinstance(driver, Reserves) or not driver.reserves:
             return None
-        return await self.fetch(spec)
+        permission = await self.fetch(spec)
 
-    async def confirm(
-        self, spec: VolumeSpec, permission: Permission, device: HeldDevice, *, again: bool
-    ) -> None:
-        """After it was attached, and before anything is written to it.
+        async def confirm() -> str:
+            try:
+                again = await self.fetch(spec)
+            except (Transient, Waiting) as error:
+                return error.message
+            same = again.attachment_uid == permission.attachment_uid
+            return "" if same else f"{spec.identity} was taken from this node, and given to it anew"
 
-        `again`: it had been attached before, and may be in use. Raises `Uncertain` when no server
-        answers or it cannot be given back: then it stays, in doubt; `Transient` when it was
-        given back.
-        """
-        try:
-            if await self.fetch(spec) == permission:
-                return
-            why = f"{spec.identity} was taken from this node and given to it anew"
-        except Transient as error:
-            raise Uncertain(error.message, remedy=error.remedy) from error
-        except Waiting as error:
-            why = error.message
-        if again:
-            raise Uncertain(why, remedy="it is taken down when its pods are gone")
-        try:
-            await cast("Attaches", self.drivers[spec.driver]).detach(spec.name, device)
-        except DriverError as error:
-            raise Uncertain(f"{why}; {error.message}", remedy=error.remedy) from error
-        raise Transient(why, remedy="it is attached again when the cluster says so")
+        return msgspec.structs.replace(permission, confirm=confirm)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from volagent.drivers.errors import DriverError, Transient, Uncertain
 from volagent.drivers.fencing.contract import FenceOrder, NoProof
+from volagent.drivers.fencing.unable import SWITCH_OFF
 from volagent.drivers.iscsi.driver import make_wish
 from volagent.drivers.iscsi.options import read_iscsi_options
 from volagent.host.errors import Busy, HostError, Unsupported
@@ -19,13 +20,9 @@ from volagent.host.iscsi.contract import (
     LunNameless,
     NoSession,
     Reserved,
+    Withdrawn,
 )
 from volagent.objects.reservation_keys import attachment_key, guard_key, guarded
-
-OTHER_WAYS = (
-    "have a program of yours switch the node off (config/fence.d), or say that it is:"
-    " `volagent node confirm-off NODE`"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +42,21 @@ class IscsiFence:
         key = attachment_key(order.attachment_uid, order.node)
         keys = (key, guarded(key), guard_key(order.node))
         try:
-            return await self.initiator.keep_out(wish, Exclusion(keys, guard_key(self.node)))
+            exclusion = Exclusion(keys, guard_key(self.node), order.confirm)
+            return await self.initiator.keep_out(wish, exclusion)
         except HostError as error:
             raise _explain(error, f"LUN {options.lun} of {options.iqn}") from error
 
 
 def _explain(error: HostError, lun: str) -> DriverError:
     if isinstance(error, Unsupported):
-        return NoProof(f"{lun} cannot keep a node out: {error}", remedy=OTHER_WAYS)
+        return NoProof(f"{lun} cannot keep a node out: {error}", remedy=SWITCH_OFF)
     if isinstance(error, Reserved):
         return NoProof(
-            f"{lun} is reserved by somebody who is not volagent: {error.detail}", remedy=OTHER_WAYS
+            f"{lun} is reserved by somebody who is not volagent: {error.detail}", remedy=SWITCH_OFF
         )
+    if isinstance(error, Withdrawn):
+        return Transient(f"{lun} was not fenced: {error.detail}")
     if isinstance(error, NoSession | LunMissing | LunNameless | Busy):
         return Transient(
             f"{lun} was not fenced: {error}",

@@ -62,6 +62,7 @@ from volagent.host.iscsi.contract import (
     LunChanged,
     LunHandle,
     LunWish,
+    always,
 )
 from volagent.objects.reservation_keys import attachment_key, guard_key
 
@@ -291,7 +292,8 @@ def _make_claim(volume: VolumeSpec) -> Claim | None:
         return None
     key = attachment_key(permission.attachment_uid, permission.node)
     exclusive = permission.exclusive and not volume.read_only
-    return Claim(key, guard_key(permission.node), exclusive=exclusive)
+    confirm = permission.confirm or always
+    return Claim(key, guard_key(permission.node), exclusive=exclusive, confirm=confirm)
 
 
 def _read_chap(prefix: str, options: IscsiOptions, credentials: Credentials | None) -> Chap:

@@ -13,6 +13,7 @@ from volagent.host.iscsi.contract import (
     NoSession,
     Refusal,
     Reserved,
+    Withdrawn,
 )
 
 REASON: Final = "FailedAttachVolume"
@@ -71,6 +72,12 @@ def explain(error: HostError, wish: LunWish, *, left: bool) -> DriverError:
             f"{lun} is reserved by somebody who is not volagent: {error.detail}",
             remedy="see who uses it: `sg_persist --in --read-full-status DEVICE`; if nobody does,"
             " `sg_persist --out --clear`",
+            reason=REASON,
+        )
+    if isinstance(error, Withdrawn):
+        return kind(
+            f"{lun} was given back unwritten: {error.detail}",
+            remedy="it is attached again when the cluster says so",
             reason=REASON,
         )
     if isinstance(error, Unsupported):

@@ -4,12 +4,15 @@ Taking one, before the disk becomes a device:
 
 1. it is noted that a key is about to be registered;
 2. the key is registered by every path, whatever this node had registered there in an earlier life;
-3. every other key of ours is removed, with what its node has under way: the cluster gives an
+3. the cluster is asked once more whether this node may have the disk. Whoever takes the disk from
+   the node withdraws that first and removes its key then, and a node that is frozen here and thaws
+   later finds that it can do nothing with a key that is gone;
+4. every other key of ours is removed, with what its node has under way: the cluster gives an
    exclusive disk to one node, so those are of nodes that were fenced, died or were given up on;
-4. the reservation is taken over with the last of them, or made;
-5. what stands is read back, and it is noted that the disk is reserved.
+5. the reservation is taken over with the last of them, or made;
+6. what stands is read back, and it is noted that the disk is reserved.
 
-From (5) on nothing is registered for this disk again, by no path, until it is given back: a key
+From (6) on nothing is registered for this disk again, by no path, until it is given back: a key
 that is missing means that somebody keeps this node out. A path that comes up later would have to be
 registered, and between the look whether the node is fenced and the registration it could be fenced;
 so no session is opened while a disk is reserved. A session that the kernel heals is the same nexus
@@ -31,7 +34,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from volagent.host.errors import HostError, Unsupported
-from volagent.host.iscsi.contract import Claim, Fenced, LunHandle, Reserved
+from volagent.host.iscsi.contract import Claim, Fenced, LunHandle, Reserved, Withdrawn
 from volagent.host.iscsi.known import KnownClaims, NotedClaim
 from volagent.host.iscsi.persistent import Persistent, remove_key
 from volagent.host.iscsi.sysfs import Path
@@ -81,8 +84,9 @@ class Claims:
         self.known.note(took, noted)  # (1)
         for path in paths:  # (2)
             await self._register(path, noted)
+        await self._confirm(claim, took, paths, noted)  # (3)
         text = await self._reserve(took, paths[0], exclusive=claim.exclusive)
-        self.known.note(took, replace(noted, registered=True))  # (5)
+        self.known.note(took, replace(noted, registered=True))  # (6)
         if not can.outlives_power:
             text += ", until its storage loses power"
         return took, text
@@ -107,6 +111,19 @@ class Claims:
             text = f"its storage refuses {show_key(noted.key)}"
             raise HostError("register", path.device, 0, text)
 
+    async def _confirm(
+        self, claim: Claim, took: LunHandle, paths: Sequence[Path], noted: NotedClaim
+    ) -> None:
+        why = await claim.confirm()
+        if not why:
+            return
+        stands = await self.persistent.standing(paths[0])
+        after = took.guard if stands.kind and stands.holder == took.key else 0
+        for path in paths:
+            await self._exchange(path, noted, after)
+        self.known.forget(took)
+        raise Withdrawn("reserve", took.wwid, 0, why)
+
     async def _exchange(self, path: Path, noted: NotedClaim, key: int) -> bool:
         """Without the word about power cuts an order would take it back, for everybody."""
         return await self.persistent.order(
@@ -124,9 +141,9 @@ class Claims:
                 return f"{by}, guarded" if is_guarded(took.key) else by
             refuse_foreign(took, stands)
             if exclusive:
-                for other in sorted(others):  # (3)
+                for other in sorted(others):  # (4)
                     await remove_key(self.persistent, path, took.key, other)
-            await self.persistent.order(path, Order.RESERVE, (took.key, 0))  # (4)
+            await self.persistent.order(path, Order.RESERVE, (took.key, 0))  # (5)
             stands = await self.persistent.standing(path)
         raise HostError(
             "reserve", path.device, 0, f"it does not stay reserved: {show_standing(stands)}"

@@ -5,6 +5,7 @@ session shows it as a scsi device of its own: a *path*. Portals are `ADDRESS:POR
 """
 
 import enum
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +23,15 @@ class Chap:
     password_in: str = field(default="", repr=False)
 
 
+Confirm = Callable[[], Awaitable[str]]
+"""Asks whoever decides once more: "" when it is still so, else why not. Does not raise."""
+
+
+async def always() -> str:
+    """Nobody takes it back."""
+    return ""
+
+
 @dataclass(frozen=True, slots=True)
 class Claim:
     """A node's wish to be known to a disk's storage, by persistent reservations."""
@@ -32,6 +42,9 @@ class Claim:
     """What the node registers where it keeps others out."""
     exclusive: bool = True
     """Nobody else may write. Else it only becomes one of those whom a reservation allows to."""
+    confirm: Confirm = field(default=always, compare=False)
+    """Whether the node still may have the disk; asked when its key is registered, and before
+    anybody is removed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +142,10 @@ class Fenced(HostError):
     """This node's key is registered no more: somebody keeps it from the disk, for good."""
 
 
+class Withdrawn(HostError):
+    """What was asked for is not wanted any more; nothing was written, and it is undone."""
+
+
 class Reserved(HostError):
     """Somebody who is not volagent is registered on the disk, or has it reserved."""
 
@@ -141,6 +158,9 @@ class Exclusion:
     """What that node may have registered."""
     guard: int
     """What this one registers for it."""
+    confirm: Confirm = field(default=always, compare=False)
+    """Whether it is still to be kept out; asked when the guard is registered, and before anybody is
+    removed."""
 
 
 class Excludes(Protocol):
@@ -150,7 +170,7 @@ class Excludes(Protocol):
         """Have the storage refuse every write of a node, and ask it again whether it does.
 
         Returns what it said. Raises as `attach`; `Unsupported`: this storage cannot; `Reserved`;
-        `Busy`: it is somebody else's meanwhile.
+        `Withdrawn`; `Busy`: the disk is in use on this node itself.
         """
 
 
@@ -167,8 +187,8 @@ class Initiator(Protocol):
         A disk that is there already takes its present size. What is not current is deleted and
         looked for again, unless it is in use. A claim is registered before the disk becomes a
         device, and once only: later it is looked for. Raises `NoSession`, `LunMissing`,
-        `LunNameless`, `LunChanged`, `Fenced`, `Reserved`, `Unsupported` (no open-iscsi),
-        `TimedOut`.
+        `LunNameless`, `LunChanged`, `Fenced`, `Reserved`, `Withdrawn`, `Unsupported` (no
+        open-iscsi), `TimedOut`.
         """
 
     async def check(self, handle: LunHandle) -> None:

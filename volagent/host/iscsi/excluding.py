@@ -1,7 +1,8 @@
 """Keeps a lost node from a LUN, from a node that can reach it: `Excludes` by reservations.
 
 1. log in and look: nothing here makes a device of the disk or mounts it;
-2. this node's guard is registered, so that it may give orders;
+2. this node's guard is registered, so that it may give orders; then whoever wants this is asked
+   once more: one that freezes here and thaws later finds its guard gone, and removes nobody;
 3. every other key is removed, with what its node has under way. The order is about a disk that is
    the lost node's alone, so whatever else is registered is of an earlier life of somebody, and
    could be that node's;
@@ -20,7 +21,7 @@ from typing import Final
 
 from volagent.host.errors import Busy, HostError, Unsupported
 from volagent.host.iscsi.claims import KEPT, refuse_foreign, show_standing
-from volagent.host.iscsi.contract import Exclusion, LunHandle, LunWish
+from volagent.host.iscsi.contract import Exclusion, LunHandle, LunWish, Withdrawn
 from volagent.host.iscsi.initiator import RealInitiator
 from volagent.host.iscsi.persistent import Persistent, remove_key
 from volagent.host.iscsi.sysfs import Path
@@ -78,6 +79,7 @@ class Excluder:
             if _keeps_out(stands, exclusion.keys):
                 break
             await self._register(path, exclusion.guard, can, fresh=fresh)  # (2)
+            await self._confirm(path, exclusion, can)
             for key in sorted({*stands.keys} - {exclusion.guard}):  # (3)
                 if await remove_key(self.persistent, path, exclusion.guard, key):
                     removed.add(key)
@@ -102,6 +104,18 @@ class Excluder:
             if await self.persistent.order(path, order, keys, outlives_power=can.outlives_power):
                 return
         raise Busy("keep out", path.device, 0, "the disk is in use here, under another key")
+
+    async def _confirm(self, path: Path, exclusion: Exclusion, can: Capabilities) -> None:
+        why = await exclusion.confirm()
+        if not why:
+            return
+        stands = await self.persistent.standing(path)
+        if stands.holder != exclusion.guard:
+            keys = (exclusion.guard, 0)
+            await self.persistent.order(
+                path, Order.REGISTER, keys, outlives_power=can.outlives_power
+            )
+        raise Withdrawn("keep out", path.device, 0, why)
 
     async def _leave(self, handle: LunHandle, paths: Sequence[Path]) -> str:
         """Take it away again; why that failed, if it did."""

@@ -37,6 +37,7 @@ from volagent.host.iscsi.contract import (
     LunWish,
     NoSession,
     PortalFailure,
+    Withdrawn,
 )
 from volagent.host.iscsi.device import DeviceChoice, name_of
 from volagent.host.iscsi.giving_up import GivingUp
@@ -90,7 +91,10 @@ class RealInitiator:
             try:
                 failures = await self._connect(wish, interface)  # (1)
                 found = await self._open(wish, interface, failures)
-            except (NoSession, LunMissing, LunNameless):
+            except (NoSession, LunMissing, LunNameless, Withdrawn) as error:
+                if isinstance(error, Withdrawn):
+                    for path in self._all_paths(wish.iqn, interface, wish.lun):
+                        await self._drop(path)
                 await self._logins.close_idle(wish.iqn, interface)
                 raise
             except Fenced as error:
