@@ -180,3 +180,43 @@ def test_disk_that_nobody_fenced_is_left_open(ring):
     (again,) = ring.two.drive(on_two("set-up", "taken", body))
     assert "guarded" not in again["evidence"][0], again
     ring.two.drive(on_two("take-down", "taken", body))
+
+
+def test_both_paths_of_a_map_are_fenced_at_once(ring):
+    body = ring.show(5, "wide") | {"portals": [ring.target.portals[1]]}
+    ring.one.start_multipath()
+    try:
+        (up,) = ring.one.drive(on_one("set-up", "mine", body))
+        assert "2 paths" in up["evidence"][0], up
+        assert len(ring.registrants(body)) == 2
+        start_writer(ring.one, up["device"])
+        fenced = ring.fence(body)
+        before = ring.target.checksum("wide")
+        assert "removed, its commands aborted" in fenced["evidence"][0], fenced
+        wait_for_writer(ring.one)
+        time.sleep(LOOK_S)
+        assert ring.target.checksum("wide") == before
+        (down,) = ring.one.drive(on_one("take-down", "mine", body))
+        assert any("unwritten" in text for text in down["evidence"]), down
+    finally:
+        ring.one.stop_multipath()
+
+
+def test_fence_outlives_a_power_cut_of_the_target(ring):
+    body = ring.show(6, "lasting")
+    (up,) = ring.one.drive(on_one("set-up", "mine", body))
+    assert "loses power" not in up["evidence"][0], up
+    ring.fence(body)
+    stood = ring.registrants(body)
+    ring.target.machine.power_cut()
+    ring.target.machine.start()
+    ring.target.serve()
+    assert ring.registrants(body) == stood
+    wrote = ring.one.machine.run(
+        f"timeout 60 dd if=/dev/zero of={up['device']} bs=4k count=1 oflag=direct", check=False,
+        timeout_s=90,
+    )  # fmt: skip
+    assert wrote.code != 0
+    assert ring.target.read("lasting", 4096) == bytes(4096)
+    (down,) = ring.one.drive(on_one("take-down", "mine", body))
+    assert any("unwritten" in text for text in down["evidence"]), down
