@@ -165,7 +165,10 @@ def test_missing_secret_is_told_and_read_again():
             await order(client)
             await settle(1)
             assert "secret default/other not found" in (await status_of(client))["message"]
-            secret = {"metadata": {"name": "other", "namespace": "default"}, "stringData": {"a": "b"}}
+            secret = {
+                "metadata": {"name": "other", "namespace": "default"},
+                "stringData": {"a": "b"},
+            }
             await client.create(SECRETS, secret, "default")
             await settle(10)
             assert (await status_of(client))["phase"] == "Proven"
