@@ -104,6 +104,7 @@ async def _serve(
     await node.register()
     start_loop("agent", agent.run(start_loop))
     await open_listeners(serving)
+    start_loop("certificate", serving.renew_certificate())
     await agent.recovered.wait()
     start_loop("copies", copies.run())
     for name, controller in controllers.running.items():
