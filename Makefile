@@ -61,7 +61,7 @@ $(box): vagrant/build-box.sh | vagrant-packages
 
 .PHONY: check
 check: lint  ## lint, types, import contracts and the quick tests; what to run before a commit
-	@$(bin)/pytest -q $(wildcard $(quick_tests)) $(ARGS)
+	@$(bin)/pytest -q $(side_by_side) $(wildcard $(quick_tests)) $(ARGS)
 
 .PHONY: lint
 lint: setup

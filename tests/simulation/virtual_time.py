@@ -5,6 +5,7 @@ sleeping. Real file descriptors and threads have no place on it.
 """
 
 import asyncio
+import math
 import selectors
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
@@ -33,7 +34,10 @@ class _JumpingSelector(selectors.SelectSelector):
             if timeout is None:
                 raise Deadlock("every task waits and no timer is set")
             self._turns = 0 if timeout > 0.0 else self._turns + 1
-            self.now += timeout if self._turns < MOMENT_TURNS else TICK_S
+            # After half a year a nanosecond is no time any more: asyncio would never call a timer.
+            tick_s = math.ulp(self.now)
+            turns = MOMENT_TURNS if tick_s < TICK_S else 1
+            self.now += timeout if self._turns < turns else max(TICK_S, tick_s)
         return ready
 
 

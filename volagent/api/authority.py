@@ -1,7 +1,8 @@
 """Our own certificate authority, for `https://` listeners that were given no certificate.
 
 Under `<state_dir>/pki`: `ca.crt` and `ca.key` (10 years), `server.crt` and `server.key` (1 year,
-made anew when less than a third is left, or an address is missing). Keys are readable by root only.
+made anew when less than a third is left, or an address is missing; the names that it has it keeps).
+Keys are readable by root only.
 Clients are known by certificates of this authority; `issue_client` makes those that `volagent
 kubeconfig` hands out, valid for a year. The library is imported when it is needed: a daemon that
 listens on its socket only never loads it.
@@ -22,8 +23,8 @@ from volagent.api.tls import TlsError
 CA_LIFE: Final = timedelta(days=3650)
 SERVER_LIFE: Final = timedelta(days=365)
 CLIENT_LIFE: Final = timedelta(days=365)
-_BACKDATED: Final = timedelta(minutes=5)
-"""Clocks of clients may be behind."""
+_BACKDATED: Final = timedelta(days=2)
+"""Clocks of clients may be behind, by a day too."""
 _ALWAYS: Final = ("localhost", "127.0.0.1", "::1", "kubernetes.default.svc", "kubernetes")
 
 
@@ -69,8 +70,9 @@ class Authority:
         """Paths of a certificate and key that are good for these names and addresses."""
         certificate, key = self._directory / "server.crt", self._directory / "server.key"
         wanted = sorted({*hosts, *_ALWAYS, socket.gethostname().lower()} - {"", "0.0.0.0", "::"})
-        if not self._is_good(certificate, wanted):
-            pair = self._issue("volagent", (), SERVER_LIFE, names=wanted)
+        if not self._is_good(certificate, key, wanted):
+            names = sorted({*wanted, *_names_in(certificate)})
+            pair = self._issue("volagent", (), SERVER_LIFE, names=names)
             _write(key, pair.key)
             _write(certificate, pair.certificate, 0o644)
         return str(certificate), str(key)
@@ -99,18 +101,17 @@ class Authority:
         issuer = _load_certificate(self.certificate).subject
         return self._sign(_name(user, groups), key, issuer, self._key, life, names=names)
 
-    def _is_good(self, path: Path, wanted: list[str]) -> bool:
-        from cryptography import x509
-
+    def _is_good(self, path: Path, key: Path, wanted: list[str]) -> bool:
+        """Whether it is valid for long enough, and of this key: a death may have come between."""
         try:
             found = _load_certificate(path.read_bytes())
-            alternatives = found.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-        except (OSError, ValueError, x509.ExtensionNotFound):
+            fits = found.public_key() == _load_key(key.read_bytes()).public_key()
+        except (OSError, ValueError):
             return False
         now = self._clock.wall()
         begins, ends = found.not_valid_before_utc, found.not_valid_after_utc
-        names = {str(each.value) for each in alternatives.value}
-        return begins <= now and ends - now > (ends - begins) / 3 and names >= set(wanted)
+        lasts = begins <= now and ends - now > (ends - begins) / 3
+        return fits and lasts and _names_in(path) >= set(wanted)
 
     def _sign(
         self, subject: Any, key: Any, issuer: Any, issuer_key: Any, life: timedelta, *,
@@ -183,6 +184,18 @@ def _load_certificate(text: bytes) -> Any:
     from cryptography import x509
 
     return x509.load_pem_x509_certificate(text)
+
+
+def _names_in(path: Path) -> set[str]:
+    """The names and addresses that a certificate is good for; none of one that cannot be read."""
+    from cryptography import x509
+
+    try:
+        found = _load_certificate(path.read_bytes())
+        alternatives = found.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except (OSError, ValueError, x509.ExtensionNotFound):
+        return set()
+    return {str(each.value) for each in alternatives.value}
 
 
 def _name(user: str, groups: Iterable[str]) -> Any:

@@ -19,7 +19,7 @@ from volagent.aio.tasks import Supervisor
 from volagent.api.remote import RemoteClient
 from volagent.api.server import ApiServer, Beside
 from volagent.client.contract import ApiError
-from volagent.client.credentials import Credentials, CredentialsError, make_request
+from volagent.client.credentials import Credentials, CredentialsError
 from volagent.client.http import HttpClient
 from volagent.client.shared import SharedCopies
 from volagent.control.provision.trash import TrashService
@@ -29,14 +29,12 @@ from volagent.daemon.errors import StartError
 from volagent.daemon.fence import make_fence
 from volagent.daemon.node_side import NodeSide, make_node_side
 from volagent.daemon.process import Process, run_process
+from volagent.daemon.renewal import renew_certificate
 from volagent.daemon.serving import Serving, open_listeners
 from volagent.node.agent import Start
-from volagent.node.register import read_machine_id
 from volagent.observe.logs import get_logger
 from volagent.settings import Settings
 
-CERTIFICATE_PATH = "/apis/node.volagent.dev/v1/certificate"
-LOOK_AT_CERTIFICATE_S = 3600.0
 REGISTER_RETRY = BackOff(first_s=0.2, max_s=10.0)
 
 _log = get_logger("agent")
@@ -64,7 +62,9 @@ async def _run(process: Process) -> None:
             fence = make_fence(settings, client, node.agent, process.clock)
             serving = _make_serving(process, client, copies, node)
             process.listen_to_signals(serving.reload)
-            renewal = _renew_certificate(process, credentials, client, context)
+            renewal = renew_certificate(
+                settings.node_name, credentials, client, context, process.clock
+            )
             registering = tasks.start("registering", _register(node))
             try:
                 loops = {
@@ -162,23 +162,3 @@ async def _register(node: NodeSide) -> None:
             if failures == 1:
                 _log.warning("not registered yet", error=error.message)
             await asyncio.sleep(REGISTER_RETRY.delay_s(failures, random.random()))
-
-
-async def _renew_certificate(
-    process: Process, credentials: Credentials, client: HttpClient, context: ssl.SSLContext
-) -> None:
-    """Have the certificate renewed before it expires, for ever."""
-    node = process.settings.node_name
-    while True:
-        try:
-            if credentials.wants_renewal(process.clock.wall()):
-                request = make_request(node)
-                answer = await client.ask("POST", CERTIFICATE_PATH, {
-                    "node": node, "request": request.request, "machineID": read_machine_id(),
-                })  # fmt: skip
-                credentials.keep(request, answer["certificate"], answer["ca"])
-                credentials.load_into(context)
-                _log.info("certificate renewed", node=node)
-        except (ApiError, CredentialsError, OSError) as error:
-            _log.warning("certificate not renewed", node=node, error=str(error))
-        await asyncio.sleep(LOOK_AT_CERTIFICATE_S)

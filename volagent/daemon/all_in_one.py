@@ -105,6 +105,7 @@ async def _serve(
     start_loop("agent", agent.run(start_loop))
     start_loop("fencings of others", node.fencing.run())
     await open_listeners(serving)
+    start_loop("certificate", serving.renew_certificate())
     await agent.recovered.wait()
     start_loop("copies", copies.run())
     for name, controller in controllers.running.items():

@@ -56,6 +56,7 @@ async def _run(process: Process) -> None:
             try:
                 await open_listeners(serving)
                 start_loop("events", events.run())
+                start_loop("certificate", serving.renew_certificate())
                 start_loop("copies", copies.run())
                 for name, controller in controllers.running.items():
                     start_loop(name, controller.run())

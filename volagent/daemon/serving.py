@@ -23,6 +23,8 @@ from volagent.observe.logs import get_logger
 from volagent.observe.systemd import notify
 from volagent.settings import Settings
 
+LOOK_AT_CERTIFICATE_S = 6 * 3600.0
+
 _log = get_logger("daemon")
 
 
@@ -50,16 +52,36 @@ class Serving:
         if self._authority is not None and self._publish_root is not None:
             await self._publish_root(self._authority.certificate.decode())
         tls = self._settings.tls
+        made = self._ensure_certificate()
         for text in self._settings.listen:
             match parse_listener(text):
                 case UnixListener(path):
                     await self.server.start_unix(path)
                 case TlsListener(host, port):
-                    certificate, key, client_ca = tls.certificate, tls.key, tls.client_ca
+                    certificate, key = made or (tls.certificate, tls.key)
+                    client_ca = tls.client_ca
                     if self._authority is not None:
-                        certificate, key = self._authority.ensure_server([host])
                         client_ca = client_ca or self._authority.path
                     await self.server.start_tls(host, port, certificate, key, client_ca)
+
+    def _ensure_certificate(self) -> tuple[str, str] | None:
+        """Our own certificate for all addresses, with its key; None when one was given."""
+        if self._authority is None:
+            return None
+        found = map(parse_listener, self._settings.listen)
+        return self._authority.ensure_server(
+            listener.host for listener in found if isinstance(listener, TlsListener)
+        )
+
+    async def renew_certificate(self) -> None:
+        """Have our own certificate made anew long before it expires, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_AT_CERTIFICATE_S)
+            try:
+                if self._ensure_certificate() is not None:
+                    self.server.reload_certificates()
+            except (TlsError, OSError) as error:
+                _log.warning("certificate not renewed", error=str(error))
 
     def reload(self) -> None:
         """SIGHUP: read certificates and tokens again; what cannot be used changes nothing."""

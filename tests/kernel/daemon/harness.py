@@ -73,6 +73,8 @@ class Daemon:
         self.process: subprocess.Popen[bytes] | None = None
         self.source: Path | None = None
         """Where the package is, in another version than this one."""
+        self.environment: dict[str, str] = {}
+        """What it is told beyond what the test run has."""
 
     # -- life -------------------------------------------------------------------------------
 
@@ -95,7 +97,8 @@ class Daemon:
                     *(f"--{name}-dir={path}" for name, path in used.items()), *arguments,
                 ],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL,
-                env={**os.environ, _MARK: str(self.base), **self._find_source()},
+                env={**os.environ, _MARK: str(self.base), **self._find_source(),
+                     **self.environment},
                 preexec_fn=_die_with_pytest,  # pytest runs no other thread here
             )  # fmt: skip
 

@@ -34,7 +34,7 @@ _EDITS = (
      'pod_name: str = ""\n    next_field: str = msgspec.field(default_factory=lambda: "new")'),
     ("node/checkpoint.py", "    claims: list[PersistentVolumeClaim] = []",
      '    next_field: str = "new"\n    claims: list[PersistentVolumeClaim] = []'),
-    ("daemon/agent.py", '"node": node, "request"', '"nextField": True, "node": node, "request"'),
+    ("daemon/renewal.py", '"node": node, "request"', '"nextField": True, "node": node, "request"'),
     # A kind that this version does not serve, which the next one follows.
     ("client/shared.py", "        self.nodes = self.follow(NODES, Node)",
      "        self.nodes = self.follow(NODES, Node)\n"

@@ -4,6 +4,8 @@ Both agents run on this kernel, each as another instance of moto's, with its own
 """
 
 import contextlib
+import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,7 @@ from tests.kernel.daemon.test_agent import Agent, Server, join
 from tests.kernel.daemon.test_ebs import DRIVER, a_disk, an_inline_pod
 from tests.moto_server import ENVIRONMENT, REGION, ZONE, MotoServer
 
-SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+NO_METADATA = "AWS_EC2_METADATA_DISABLED"
 
 
 class CloudServer(Server):
@@ -65,18 +67,12 @@ def on(node: str, name: str, disk: str) -> Json:
 
 
 @pytest.fixture
-def site(
-    stopped: Daemon, scratch: Path, no_leaks: None, moto: MotoServer,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Site]:  # fmt: skip
+def site(stopped: Daemon, scratch: Path, no_leaks: None, moto: MotoServer) -> Iterator[Site]:
     aws = f'\n[aws]\nenabled = true\nregion = "{REGION}"\nendpoint = "{moto.endpoint}"\n'
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
     server = CloudServer(stopped.base / "server")
     server.cloud = f'{aws}zone = "{ZONE}"\n'
+    server.environment = dict(ENVIRONMENT)
     server.serve()
-    for name in SECRETS:
-        monkeypatch.delenv(name)
     agents, instances = {}, {}
     with contextlib.ExitStack() as plants:
         for name in ("vm1", "vm2"):
@@ -85,6 +81,7 @@ def site(
             links.mkdir()
             plants.enter_context(planted(moto, instances[name], scratch / f"{name}.log", links))
             agent = agents[name] = CloudAgent(stopped.base / name)
+            agent.environment = {NO_METADATA: ENVIRONMENT[NO_METADATA]}
             agent.cloud = (
                 f'{aws}zone = "{ZONE}"\ninstance_id = "{instances[name]}"\n'
                 f'device_links = "{links}"\n'
@@ -120,7 +117,7 @@ def test_disk_follows_its_pod_and_is_at_one_instance_at_a_time(site: Site) -> No
         assert ENVIRONMENT["AWS_SECRET_ACCESS_KEY"] not in agent.log.read_text()
 
 
-def test_killed_server_goes_on_where_it_was(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_server_goes_on_where_it_was(site: Site) -> None:
     disk, server = a_disk(site.moto), site.server
     first, second = on("vm1", "first", disk), on("vm2", "second", disk)
     server.declare(first)
@@ -130,14 +127,40 @@ def test_killed_server_goes_on_where_it_was(site: Site, monkeypatch: pytest.Monk
     server.kill()
     mounted = [name for name, agent in site.agents.items() if agent.mounts()]
     assert mounted in ([], ["vm1"])
-    for name in SECRETS:
-        monkeypatch.setenv(name, ENVIRONMENT[name])
     server.serve()
     server.wait_ready(second)
     assert site.attached() == {"vm1": [], "vm2": [disk]}
     assert site.place_of(second).is_mount()
     server.delete_gone(second)
     until(lambda: site.attached() == {"vm1": [], "vm2": []}, told=server.read_log)
+
+
+def test_machine_that_boots_without_a_server_touches_no_disk(site: Site) -> None:
+    """Not even one that is attached to it: another may have got it meanwhile."""
+    disk, server, agent = a_disk(site.moto), site.server, site.agents["vm1"]
+    pod = on("vm1", "web", disk)
+    pod["spec"]["volumes"].append({"name": "m", "emptyDir": {"medium": "Memory"}})
+    server.declare(pod)
+    server.wait_ready(pod)
+    point = site.place_of(pod)
+    memory = point.parents[1] / "kubernetes.io~empty-dir/m"
+    remembered = agent.state / "node/remembered.json"
+    until(lambda: remembered.exists() and '"web"' in remembered.read_text(), told=agent.read_log)
+    server.kill()
+    agent.kill()
+    for mounted in sorted(agent.mounts(), reverse=True):
+        subprocess.run(["umount", mounted], check=True)
+    shutil.rmtree(agent.run)
+
+    agent.launch(settings=agent.cloud)
+
+    until(memory.is_mount, told=agent.read_log)
+    assert not point.is_mount()
+    assert not [m for m in agent.mounts() if "aws-ebs" in m]
+    server.serve()
+    until(point.is_mount, told=agent.read_log)
+    server.wait_ready(pod)
+    server.delete_gone(pod)
 
 
 def test_node_that_does_not_say_which_instance_it_is_gets_no_disk(site: Site) -> None:
