@@ -33,7 +33,7 @@ def find_facts(path: str) -> dict[str, str] | None:
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         probe = ctypes.c_void_p(library.blkid_new_probe())
-        if not probe:
+        if probe.value is None:
             raise HostError("blkid", path, errno.ENOMEM)
         try:
             return _search(library, probe, fd, path)
