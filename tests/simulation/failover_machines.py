@@ -1,8 +1,8 @@
 """Machines of a simulated cluster that are lost and write on, and the storage that they write to.
 
 Real are the leases, the reporter of a node's status and its gate; fake are kernel, network,
-watchdog and storage. The storage is the oracle: it sees every write with the attachment that it was made
-under. After the first write under a new one none may arrive under an older one.
+watchdog and storage. The storage is the oracle: it sees every write with the attachment that it was
+made under. After the first write under a new one none may arrive under an older one.
 """
 
 import asyncio
