@@ -145,6 +145,8 @@ class Machine:
         """Disk → the attachment it is written under."""
         self.cut = False
         self.off = False
+        self.hangs = False
+        """Its agent alone stands still."""
         self.running = asyncio.Event()
         self.running.set()
         self.wanted = set()
@@ -158,6 +160,8 @@ class Machine:
 
     async def check_network(self):
         await self.running.wait()
+        while self.hangs:
+            await asyncio.sleep(0.5)
         if self.cut:
             await asyncio.sleep(self.world.chance.random() * 2)
             await self.running.wait()
