@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from volagent.settings_failover import FailoverSettings
+from volagent.settings_fencing import HookSettings, IscsiSettings
 
 MAX_SOCKET_PATH_BYTES = 107
 """`sockaddr_un.sun_path` holds 108 bytes with the final NUL."""
@@ -143,6 +144,18 @@ class LeaseSettings(msgspec.Struct, frozen=True):
     """A node whose lease was not renewed for so long is lost."""
 
 
+class FenceSettings(msgspec.Struct, frozen=True):
+    """Whether and how this node gives its exclusive disks up when its lease is over."""
+
+    self: Literal["off", "on"] = "off"
+    give_up_s: Seconds = 10.0
+    """So long giving up may take after the lease is over; then the machine is reset."""
+    watchdog: str = "/dev/watchdog"
+    """What resets the machine when the agent cannot; "" arms none."""
+    reset_after_s: Annotated[float, msgspec.Meta(ge=0)] = 0.0
+    """Without a renewal for so long the watchdog resets; 0: the lease time and `give_up_s`."""
+
+
 class RetrySettings(msgspec.Struct, frozen=True):
     """Back-off of a failing volume."""
 
@@ -181,12 +194,15 @@ class Settings(msgspec.Struct, frozen=True):
     tls: TlsSettings = TlsSettings()
     auth: AuthSettings = AuthSettings()
     nfs: NfsSettings = NfsSettings()
+    iscsi: IscsiSettings = IscsiSettings()
+    hooks: HookSettings = HookSettings()
     provision: ProvisionSettings = ProvisionSettings()
     discovery: tuple[DiscoveryRule, ...] = ()
     trash: TrashSettings = TrashSettings()
     aws: AwsSettings = AwsSettings()
     lease: LeaseSettings = LeaseSettings()
     failover: FailoverSettings = FailoverSettings()
+    fence: FenceSettings = FenceSettings()
     retry: RetrySettings = RetrySettings()
     log: LogSettings = LogSettings()
 
@@ -322,6 +338,10 @@ def _fill(settings: Settings) -> Settings:
         provision = msgspec.structs.replace(provision, directory_dir=directory)
     node_name = settings.node_name or socket.gethostname().lower()
     cluster = settings.aws.cluster or node_name
+    fence = settings.fence
+    if not fence.reset_after_s:
+        shortest_s = settings.lease.timeout_s + fence.give_up_s
+        fence = msgspec.structs.replace(fence, reset_after_s=shortest_s)
     return msgspec.structs.replace(
         settings,
         provision=provision,
@@ -330,6 +350,7 @@ def _fill(settings: Settings) -> Settings:
         node_name=node_name,
         image_dir=settings.image_dir or f"{settings.state_dir}/images",
         runtime=runtime,
+        fence=fence,
     )
 
 
@@ -352,6 +373,13 @@ def _check(settings: Settings, where: _Origin) -> None:
     if settings.lease.period_s * 2 > settings.lease.timeout_s:
         raise SettingsError(
             where.at(("lease", "timeout_s")), '"lease.timeout_s" must be twice "lease.period_s"'
+        )
+    shortest_s = settings.lease.timeout_s + settings.fence.give_up_s
+    if settings.fence.reset_after_s and settings.fence.reset_after_s < shortest_s:
+        raise SettingsError(
+            where.at(("fence", "reset_after_s")),
+            '"fence.reset_after_s" is shorter than "lease.timeout_s" and "fence.give_up_s"',
+            hint=f"0 is right, or {shortest_s:g} and more: giving up must have its time",
         )
     for server in settings.servers:
         if not _SERVER.fullmatch(server):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from volagent.host.contract import BlockDevice, Host
 from volagent.host.errors import Absent, Busy
 from volagent.host.iscsi.contract import (
+    Fenced,
     FoundLun,
     LunChanged,
     LunHandle,
@@ -24,8 +25,15 @@ class FakeInitiator:
     host: Host
     directory: str = "/luns"
     refusing: tuple[PortalFailure, ...] = ()
+    reserves: bool = False
     swapped: set[int] = field(default_factory=set)
+    fenced: set[int] = field(default_factory=set)
+    """Disks whose storage does not know this node any more."""
     wishes: list[LunWish] = field(default_factory=list)
+    offline: set[tuple[str, int]] = field(default_factory=set)
+    """Disks that were cut off."""
+    written_out: list[tuple[str, int]] = field(default_factory=list)
+    """Disks that something could be written to when they were given back."""
     attached: dict[tuple[str, int], BlockDevice] = field(default_factory=dict)
 
     def is_present(self, wish: LunWish) -> bool:
@@ -47,12 +55,17 @@ class FakeInitiator:
         except Absent as error:
             raise LunMissing("scan", f"LUN {wish.lun}", 0, "the target shows none") from error
         self.attached[wish.iqn, wish.lun] = device
-        handle = LunHandle(wish.iqn, wish.lun, f"naa.{wish.lun}", wish.interface)
+        if wish.lun in self.fenced:
+            raise Fenced("reservation", f"naa.{wish.lun}", 0, "the key is gone")
+        claim = (wish.claim.key, wish.claim.guard) if wish.claim is not None else (0, 0)
+        handle = LunHandle(wish.iqn, wish.lun, f"naa.{wish.lun}", wish.interface, *claim)
         return FoundLun(device, handle, portals, remarks=tuple(map(str, self.refusing)))
 
     async def check(self, handle: LunHandle) -> None:
         if handle.lun in self.swapped:
             raise LunChanged("check", handle.wwid, 0, "now another disk answers")
+        if handle.lun in self.fenced:
+            raise Fenced("reservation", handle.wwid, 0, "the key is gone")
 
     async def rescan(self, handle: LunHandle) -> FoundLun:
         await self.check(handle)
@@ -60,9 +73,30 @@ class FakeInitiator:
         device = self.host.devices.identify(path)
         return FoundLun(device, handle, ())
 
-    async def detach(self, handle: LunHandle, device: BlockDevice) -> tuple[str, ...]:
+    async def cut(self, handle: LunHandle) -> tuple[str, ...]:
+        device = self.attached.get((handle.iqn, handle.lun))
+        if device is None:
+            return ()
+        self.offline.add((handle.iqn, handle.lun))
+        return (device.path,)
+
+    async def detach(
+        self, handle: LunHandle, device: BlockDevice, *, write_out: bool = True
+    ) -> tuple[str, ...]:
         if any(entry.device == device.number for entry in self.host.mounts.read_table().entries):
             raise Busy("detach", device.path, 16)
+        key = (handle.iqn, handle.lun)
+        if (key not in self.offline or write_out) and handle.lun not in self.fenced:
+            self.written_out.append(key)
+        self.offline.discard(key)
         await self.host.devices.detach_loop(device)
+        if handle.lun in self.fenced:
+            return (f"{device.path} taken away unwritten",)
         gone = self.attached.pop((handle.iqn, handle.lun), None) is not None
         return (f"{device.path} taken away",) if gone else ()
+
+    async def drop_if_fenced(self, number: str) -> bool:
+        return any(
+            lun in self.fenced and device.number == number
+            for (_, lun), device in self.attached.items()
+        )

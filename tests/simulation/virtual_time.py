@@ -49,8 +49,14 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 class VirtualClock:
     """`volagent.aio.clock.Clock` on the running virtual loop."""
 
+    suspended_s = 0.0
+    """Time that passed while nothing of the machine ran and no timer counted."""
+
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
+
+    def boottime(self) -> float:
+        return self.monotonic() + self.suspended_s
 
     def wall(self) -> datetime:
         return EPOCH + timedelta(seconds=self.monotonic())

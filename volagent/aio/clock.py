@@ -2,6 +2,10 @@
 
 Durations are measured with `monotonic()`; `wall()` is only for what people and the API read. On
 virtual time (tests) the event loop's own clock is replaced, so waiting needs no port of its own.
+
+`monotonic()` stands still while the machine is suspended, and so does every timer of the event
+loop. Whoever asks how long *others* have not heard from this machine asks `boottime()`. A virtual
+machine's clocks may all stand still while its hypervisor holds it (docs/failure-model.md).
 """
 
 import time
@@ -10,10 +14,13 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Two clocks."""
+    """Three clocks."""
 
     def monotonic(self) -> float:
         """Seconds, never going back."""
+
+    def boottime(self) -> float:
+        """Seconds since the boot, suspensions among them; the same in all processes."""
 
     def wall(self) -> datetime:
         """The time of day, aware, in UTC."""
@@ -25,6 +32,10 @@ class SystemClock:
     def monotonic(self) -> float:
         """Seconds since an arbitrary point."""
         return time.monotonic()
+
+    def boottime(self) -> float:
+        """CLOCK_BOOTTIME."""
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def wall(self) -> datetime:
         """Now, UTC."""

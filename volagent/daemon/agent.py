@@ -8,7 +8,7 @@ is declared meanwhile comes when a server answers.
 import asyncio
 import random
 import ssl
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from typing import Any
 
 import msgspec
@@ -26,11 +26,11 @@ from volagent.control.provision.trash import TrashService
 from volagent.daemon.all_in_one import drain
 from volagent.daemon.controllers import make_node_controllers, make_volume_controllers
 from volagent.daemon.errors import StartError
+from volagent.daemon.fence import make_fence
 from volagent.daemon.node_side import NodeSide, make_node_side
 from volagent.daemon.process import Process, run_process
 from volagent.daemon.serving import Serving, open_listeners
 from volagent.node.agent import Start
-from volagent.node.lease import LeaseKeeper
 from volagent.node.register import read_machine_id
 from volagent.observe.logs import get_logger
 from volagent.settings import Settings
@@ -61,14 +61,20 @@ async def _run(process: Process) -> None:
                 settings, client, process.helpers, process.clock, tasks.start, by_name=True
             )
             copies = SharedCopies(client, pods_of_node=settings.node_name)
+            fence = make_fence(settings, client, node.agent, process.clock)
             serving = _make_serving(process, client, copies, node)
             process.listen_to_signals(serving.reload)
             renewal = _renew_certificate(process, credentials, client, context)
             registering = tasks.start("registering", _register(node))
             try:
-                await _serve(process, tasks.start_loop, client, copies, node, serving, renewal)
+                loops = {
+                    "certificate": renewal, "fencings of others": node.fencing.run(),
+                    **fence.loops(),
+                }  # fmt: skip
+                await _serve(process, tasks.start_loop, client, copies, node, serving, loops)
             finally:
                 registering.cancel()
+                await fence.leave()
                 await serving.server.close()
                 node.agent.stop()
                 await process.end(tasks)
@@ -79,21 +85,17 @@ async def _run(process: Process) -> None:
 
 async def _serve(
     process: Process, start_loop: Start, client: HttpClient, copies: SharedCopies,
-    node: NodeSide, serving: Serving, renewal: Coroutine[Any, Any, None],
+    node: NodeSide, serving: Serving, loops: Mapping[str, Coroutine[Any, Any, None]],
 ) -> None:  # fmt: skip
     settings, agent, events = process.settings, node.agent, node.agent.events
-    lease = LeaseKeeper(
-        client, settings.node_name, process.clock,
-        period_s=settings.lease.period_s, timeout_s=settings.lease.timeout_s,
-    )  # fmt: skip
     controllers = {
         **make_volume_controllers(settings, copies, client, events, process.clock, node.machine),
         **make_node_controllers(settings, copies, client, events, node.machine),
     }
     await open_listeners(serving)
-    start_loop("certificate", renewal)
-    start_loop("lease", lease.run())
-    start_loop("agent", agent.run(start_loop))
+    start_loop("agent", agent.run(start_loop))  # its records are open before the fence looks
+    for name, loop in loops.items():
+        start_loop(name, loop)
     await agent.recovered.wait()
     start_loop("copies", copies.run())
     for name, controller in controllers.items():

@@ -26,6 +26,7 @@ CONNECT_TIMEOUT_S: Final = 40.0
 DISCONNECT_TIMEOUT_S: Final = 300.0
 """Writing out included; a server that is away is given up on then, and tried again later."""
 GROW_TIMEOUT_S: Final = 60.0
+CUT_TIMEOUT_S: Final = 30.0
 _MODPROBE_TIMEOUT_S: Final = 30.0
 _NO_MODULE: Final = "modprobe nbd fails: the kernel needs CONFIG_BLK_DEV_NBD"
 
@@ -59,6 +60,12 @@ class NbdLinks(Protocol):
         """Write a device out and disconnect it, if it is this export's still.
 
         Raises `Busy` (somebody has it open), `TimedOut`, `HostError`.
+        """
+
+    async def cut(self, device: BlockDevice, identity: str) -> None:
+        """Disconnect a device unwritten, if it is this export's still, whoever has it open.
+
+        What is on its way fails, and so does all that comes. Raises `TimedOut`, `HostError`.
         """
 
     async def grow(self, request: NbdRequest) -> int:
@@ -132,6 +139,15 @@ class RealNbd:
             {"path": device.path, "backend": identity, "directory": self._directory},
             backend=f"device:{device.path}",
             timeout_s=DISCONNECT_TIMEOUT_S,
+        )
+
+    async def cut(self, device: BlockDevice, identity: str) -> None:
+        """Behind the bulkhead of the device."""
+        await self._helpers.call(
+            "cut_nbd",
+            {"path": device.path, "backend": identity, "directory": self._directory},
+            backend=f"device:{device.path}",
+            timeout_s=CUT_TIMEOUT_S,
         )
 
     async def grow(self, request: NbdRequest) -> int:

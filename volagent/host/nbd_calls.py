@@ -110,6 +110,24 @@ def disconnect(arguments: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+def cut(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Disconnect the device at `path` unwritten if it is `backend`'s still; `directory`.
+
+    Its keeper goes first: it would connect the device again.
+    """
+    path, backend = arguments["path"], arguments["backend"]
+    found = find_device(backend)
+    if found is None or found.path != path:
+        return {}
+    _dismiss_keeper(arguments["directory"], backend)
+    gone = _await(lambda: not _read_keeper(arguments["directory"], backend)[0])
+    NbdNetlink().disconnect(found.index)
+    if not gone:
+        detail = "its keeper does not end, and could connect it again"
+        raise HostError("nbd cut", path, errno.ETIMEDOUT, detail)
+    return {}
+
+
 def grow(arguments: dict[str, Any]) -> dict[str, Any]:
     """Let a device take on the size that its export has on the server now: `size_bytes`.
 

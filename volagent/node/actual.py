@@ -89,6 +89,22 @@ class Actual:
         prepared = record.prepared and held is Held.YES and record.device == device
         self._book.put(replace(record, attached=held, device=device, prepared=prepared))
 
+    def set_lost(self, key: VolumeKey, why: str) -> None:
+        """The disk is not this node's any more: what is here of it is taken down unwritten."""
+        record = self._book.get(key)
+        if record is not None:
+            self._book.put(replace(record, lost=why))
+
+    def set_cut(self, record: VolumeRecord) -> None:
+        """Nothing more goes to a lost disk."""
+        self._book.put(replace(record, cut=True))
+
+    def set_attachment(self, key: VolumeKey, uid: str) -> None:
+        """Note by which VolumeAttachment the disk is here."""
+        record = self._book.get(key)
+        if record is not None:
+            self._book.put(replace(record, attachment_uid=uid))
+
     def set_prepared(self, wanted: Wanted) -> None:
         """Note that the device has a checked file system."""
         self._book.put(replace(self._begin(wanted), prepared=True))
@@ -167,6 +183,7 @@ class Actual:
             backend=spec.backend,
             source=wanted.source if has_device else None,
             identity=spec.identity,
+            shared=spec.shared,
         )
 
     def _forget_use(self, pod: PodUid, key: VolumeKey) -> None:

@@ -23,13 +23,14 @@ from volagent.client.events import EventRecorder
 from volagent.drivers.contract import DriverTable, VolumeKey
 from volagent.host.contract import Closeable, Host
 from volagent.node.actual import Actual
+from volagent.node.attached import AttachmentFinder
 from volagent.node.attachment import AttachmentGate, find_volumes_in_use
 from volagent.node.checkpoint import Remembered, collect, keep_current, wait_for_world
 from volagent.node.config import AgentConfig
 from volagent.node.desired import Resolver
 from volagent.node.devices import DeviceWaiter
 from volagent.node.drift import DriftWatch
-from volagent.node.execute import Executor
+from volagent.node.execute import make_executor
 from volagent.node.grow import GrowthReporter
 from volagent.node.hand_over import RuntimeHandOver
 from volagent.node.index import DesiredIndex
@@ -98,7 +99,7 @@ class NodeAgent:
         self.gate = AttachmentGate()
         self.node = NodeReporter(
             client, config.node_name, clock, self.gate,
-            lambda: find_volumes_in_use(self.index, self.actual, self.gate), self._mark_volumes,
+            lambda: find_volumes_in_use(self.index, self.actual, self.gate), self.mark_volumes,
         )  # fmt: skip
 
     def _assemble(self) -> None:
@@ -108,18 +109,19 @@ class NodeAgent:
         self.growth = GrowthReporter(
             self._client, self.events, self.world, self.index, self.actual, self._start
         )
-        pulled = PulledMounts(self.host, self.actual, self._start)
-        self._hand_over.connect(self.world, self.actual, pulled)
-        executor = Executor(
-            self.drivers, self.actual, self.config.layout, self.host.mounts, self.gate
-        )
+        mounts = PulledMounts(self.host, self.actual, self._start)
+        self._hand_over.connect(self.world, self.actual, mounts)
+        finder = AttachmentFinder(self._client, self.config.node_name)
+        executor = make_executor(self.drivers, self.actual, self.config.layout, self.host.mounts,
+                                 gate=self.gate, find_attachment=finder.find,
+                                 fetch_permission=finder.fetch_permission)  # fmt: skip
         self.volumes = VolumeWorker(
             self.index, self.actual, executor, self.trace, self.reporter, self.clock,
             self.config.backoff, self._volume_settled,
         )  # fmt: skip
         self.pods = PodWorker(
             self._client, self.index, self.actual, self.trace, self.host.trees,
-            self.config.layout, self._hand_over, self.clock, self._mark_volumes,
+            self.config.layout, self._hand_over, self.clock, self.mark_volumes,
             self.reporter.problem,
         )  # fmt: skip
         self.volume_queue: KeyedQueue[VolumeKey] = KeyedQueue(
@@ -249,7 +251,7 @@ class NodeAgent:
             return
         for uid in [uid for uid in self.index.live if uid not in self.pods.entries]:
             self.index.release(uid)
-            self._mark_volumes(set(self.actual.keys_of(uid)))
+            self.mark_volumes(set(self.actual.keys_of(uid)))
 
     def _collect(self) -> Remembered:
         return collect(self.world, self.index.references())
@@ -285,7 +287,7 @@ class NodeAgent:
         entry = self.pods.entries.get(uid)
         if entry is None:
             self._enter(new)
-            self._resolve(new)
+            self.resolve(new)
             return
         before, entry.pod = entry.pod, new
         if entry.deleting:
@@ -295,7 +297,7 @@ class NodeAgent:
             or before.metadata.labels != new.metadata.labels
             or before.metadata.annotations != new.metadata.annotations
         ):
-            self._resolve(new)
+            self.resolve(new)
 
     def _object_changed(
         self, kind: str
@@ -306,7 +308,7 @@ class NodeAgent:
                 entry = self.pods.entries.get(uid)
                 if entry is not None and not entry.deleting:
                     self._changed.set()
-                    self._resolve(entry.pod)
+                    self.resolve(entry.pod)
 
         return changed
 
@@ -316,14 +318,15 @@ class NodeAgent:
         self.pods.entries[uid] = entry
         return entry
 
-    def _resolve(self, pod: Pod) -> None:
+    def resolve(self, pod: Pod) -> None:
+        """Work out anew what a pod wants, unless it is leaving."""
         uid = PodUid(pod.metadata.uid)
         entry = self.pods.entries.get(uid)
         if entry is None or entry.leaving:
             return
         changed = self.index.put(self.resolver.resolve_pod(pod))
         self.world.follow(self.index.references())
-        self._mark_volumes(changed)
+        self.mark_volumes(changed)
         if any(
             wanted is not None and wanted.spec.identity
             for wanted in map(self.index.wanted, changed)
@@ -336,7 +339,7 @@ class NodeAgent:
     def _token_arrived(self, uid: PodUid) -> None:
         entry = self.pods.entries.get(uid)
         if entry is not None:
-            self._resolve(entry.pod)
+            self.resolve(entry.pod)
 
     def _containers_changed(self, uid: PodUid | None) -> None:
         for changed in tuple(self.pods.entries) if uid is None else (uid,):
@@ -367,7 +370,8 @@ class NodeAgent:
         if self.recovered.is_set():
             self.volume_queue.mark(key)
 
-    def _mark_volumes(self, keys: set[VolumeKey]) -> None:
+    def mark_volumes(self, keys: set[VolumeKey]) -> None:
+        """Have volumes looked at again, at once."""
         for key in keys:
             self.volumes.reset(key)
             self.volume_queue.mark(key)
@@ -387,7 +391,7 @@ class NodeAgent:
         """The safety net: look at everything whose plan is not empty."""
         for uid, entry in tuple(self.pods.entries.items()):
             if not entry.deleting:
-                self._resolve(entry.pod)
+                self.resolve(entry.pod)
             else:
                 self.pod_queue.mark(uid)
         for key in self.actual.keys():  # noqa: SIM118  # a method, not a mapping

@@ -5,9 +5,13 @@ The agreement is in `objects/attachments.py`: the controller names a disk in
 Node that has it in both lists is a permission. The permission lasts until the node itself begins to
 write a Node without it, whatever becomes of that write. A disk that is merely wanted is not named,
 so that "in use" always means that it may be touched.
+
+A permission also ends with the lease, where the node fences itself, and is given again only by a
+Node that was read after the next renewal (`forget`). A disk that this node was fenced off is not
+permitted as long as the Fencing stands.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from volagent.drivers.contract import VolumeKey, VolumeSpec
 from volagent.node.actual import Actual
@@ -25,6 +29,9 @@ class AttachmentGate:
         self._attached: frozenset[str] = frozenset()
         self._granted: frozenset[str] = frozenset()
         self._waiting: dict[str, VolumeKey] = {}
+        self._fenced: frozenset[str] = frozenset()
+        self.guard: Callable[[], bool] = _always
+        """Asked at each use of a permission: whether this node may use any at this moment."""
 
     @property
     def version(self) -> int:
@@ -33,11 +40,24 @@ class AttachmentGate:
 
     def is_granted(self, volume: str) -> bool:
         """Whether a disk may be touched, by its unique name."""
-        return volume in self._granted
+        return volume in self._granted and volume not in self._fenced and self.guard()
 
     def is_attached(self, volume: str) -> bool:
-        """Whether the controller has named a disk for this node."""
-        return volume in self._attached
+        """Whether the controller has named a disk for this node, that is not fenced off it."""
+        return volume in self._attached and volume not in self._fenced
+
+    def is_fenced(self, volume: str) -> bool:
+        """Whether this node was proved to be kept out of a disk."""
+        return volume in self._fenced
+
+    def keep_out(self, volumes: Collection[str]) -> set[VolumeKey]:
+        """These are the disks that this node is kept out of; the volumes that may go on now."""
+        self._fenced = frozenset(volumes)
+        return self._go_on()
+
+    def forget(self) -> None:
+        """Nothing is permitted until a Node is observed that is read from now on."""
+        self._version, self._attached, self._granted = 0, frozenset(), frozenset()
 
     def await_grant(self, volume: str, key: VolumeKey) -> None:
         """Have `observe` tell when the disk may be touched."""
@@ -49,7 +69,7 @@ class AttachmentGate:
         An older version than the last is ignored: what is read and what is written meet here.
         """
         if node is None:
-            self._version, self._attached, self._granted = 0, frozenset(), frozenset()
+            self.forget()
             return set()
         version = int(node.metadata.resource_version or "0")
         if version <= self._version:
@@ -57,13 +77,19 @@ class AttachmentGate:
         self._version = version
         self._attached = frozenset(each.name for each in node.status.volumes_attached or ())
         self._granted = self._attached.intersection(node.status.volumes_in_use or ())
-        return {
-            self._waiting.pop(volume) for volume in tuple(self._waiting) if volume in self._granted
-        }
+        return self._go_on()
+
+    def _go_on(self) -> set[VolumeKey]:
+        free = self._granted - self._fenced
+        return {self._waiting.pop(volume) for volume in tuple(self._waiting) if volume in free}
 
     def begin_write(self, in_use: Collection[str]) -> None:
         """The node is about to write that only these are in use."""
         self._granted = self._granted.intersection(in_use)
+
+
+def _always() -> bool:
+    return True
 
 
 def find_volumes_in_use(index: DesiredIndex, actual: Actual, gate: AttachmentGate) -> list[str]:
@@ -77,8 +103,8 @@ def find_volumes_in_use(index: DesiredIndex, actual: Actual, gate: AttachmentGat
     names = set(filter(gate.is_attached, names))
     for key in actual.keys():  # noqa: SIM118  # a method, not a mapping
         record = actual.get(key)
-        if record is not None and _is_held(record):
-            names.add(_name_of(record))
+        if record is not None and is_held(record):
+            names.add(name_of(record))
     return sorted(names)
 
 
@@ -87,11 +113,13 @@ def attachment_of(spec: VolumeSpec) -> str:
     return unique_name(spec.driver, spec.identity)
 
 
-def _is_held(record: VolumeRecord) -> bool:
+def is_held(record: VolumeRecord) -> bool:
+    """Whether its device or its stage is there, or may be."""
     return record.attached is not Held.NO or record.staged is not Held.NO
 
 
-def _name_of(record: VolumeRecord) -> str:
+def name_of(record: VolumeRecord) -> str:
+    """The unique name of a recorded volume's disk."""
     body = record.source.body if record.source else {}
     handle = record.identity or body.get("volumeHandle", "")
     return unique_name(record.driver, handle) if handle else f"{record.driver}/{record.name}"

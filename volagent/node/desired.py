@@ -44,6 +44,7 @@ from volagent.node.resolved import (
     ResolvedVolume,
     share_publications,
 )
+from volagent.objects.attachments import is_shareable
 from volagent.objects.meta import PodUid
 from volagent.objects.node_affinity import admits_node
 from volagent.objects.pod import Pod
@@ -171,7 +172,7 @@ class Resolver:
             # Shared by all pods of this node that name the disk.
             place = spec.identity.replace("/", "_")
             key = VolumeKey(f"disk/{attachment_of(spec)}")
-            spec = msgspec.structs.replace(spec, key=key, name=place)
+            spec = msgspec.structs.replace(spec, key=key, name=place, shared=spec.read_only)
         elif Phase.STAGE in phases:
             # Its global mount is named after it, and other pods may have a volume of this name.
             spec = msgspec.structs.replace(spec, name=f"{uid}-{volume.name}")
@@ -256,6 +257,9 @@ class Resolver:
         modes = pv.spec.access_modes or ()
         if spec.identity and not spec.read_only and set(modes) == {"ReadOnlyMany"}:
             spec = msgspec.structs.replace(spec, read_only=True)
+        block = mode is VolumeMode.BLOCK
+        if spec.identity and is_shareable(modes, block=block, read_only=spec.read_only):
+            spec = msgspec.structs.replace(spec, shared=True)
         phases = driver.phases(spec.options, mode)
         if "ReadWriteOncePod" in modes:
             spec = msgspec.structs.replace(spec, one_pod=True)

@@ -11,6 +11,7 @@ other failure leaves UNKNOWN, and the next attempt first clears what stands at t
 Nothing here decides *what* to do: that is `plan.py`.
 """
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -33,8 +34,11 @@ from volagent.drivers.layout import Layout
 from volagent.host.contract import Mounts
 from volagent.node.actual import Actual, replace
 from volagent.node.attachment import AttachmentGate, attachment_of
+from volagent.node.discard import Discarder
+from volagent.node.permission import FetchPermission, Permissions
 from volagent.node.plan import (
     Attach,
+    Cut,
     Detach,
     Expand,
     Prepare,
@@ -48,6 +52,8 @@ from volagent.node.plan import (
 )
 from volagent.node.records import Held, UseRecord, VolumeRecord
 
+FindAttachment = Callable[[VolumeSpec], Awaitable[str]]
+"""The uid of the VolumeAttachment that this node has a disk by; "" when it is not known."""
 _CLEAN = (Transient, Rejected, Waiting)
 """Failures after which nothing is left behind."""
 
@@ -61,6 +67,9 @@ class Executor:
     layout: Layout
     mounts: Mounts
     gate: AttachmentGate
+    discarder: Discarder
+    find_attachment: FindAttachment
+    permissions: Permissions
 
     async def run(self, step: Step, wanted: Wanted | None) -> str:
         """Execute one step; answers with the driver's evidence.
@@ -70,7 +79,14 @@ class Executor:
         match step:
             case Unpublish() | Unstage() | Detach():
                 found = self.actual.get(step.key)
-                return "" if found is None else await self._take_down(step, found)
+                if found is None:
+                    return ""
+                if found.lost:
+                    return await self.discarder.take_down(step, found)
+                return await self._take_down(step, found)
+            case Cut():
+                found = self.actual.get(step.key)
+                return "" if found is None else await self.discarder.cut(found)
             case Attach():
                 return await self._attach(step, wanted)
             case _:
@@ -89,6 +105,13 @@ class Executor:
                     f"{spec.identity} is in use on this node as another volume, {other.name}",
                     remedy=f"{spec.name} and {other.name} name the same disk: keep one of them",
                 )
+        if self.gate.is_fenced(attachment_of(spec)):
+            self.gate.await_grant(attachment_of(spec), spec.key)
+            raise Waiting(
+                f"{spec.identity} was taken from this node while it was silent",
+                remedy="see `volagent get fencings`; it goes on when the Fencing is gone and the"
+                " disk is attached here again",
+            )
         if not self.gate.is_granted(attachment_of(spec)):
             self.gate.await_grant(attachment_of(spec), spec.key)
             raise Waiting(
@@ -121,14 +144,27 @@ class Executor:
         self._check_attachment(spec)
         driver = cast("Attaches", self.drivers[spec.driver])
         known = found.device if found is not None else None
+        permission = await self.permissions.ask(spec)
+        uid = permission.attachment_uid if permission is not None else ""
+        uid = uid or await self._look_up_attachment(spec, found)
         self.actual.set_attached(subject, Held.UNKNOWN, known)  # (1)
+        if uid:
+            self.actual.set_attachment(step.key, uid)
         try:
-            done = await driver.attach(spec)  # (2)
+            done = await driver.attach(replace(spec, permission=permission))  # (2)
         except _CLEAN:
             self.actual.set_attached(self._now(step, subject), Held.NO)
             raise
         self.actual.set_attached(self._now(step, subject), Held.YES, done.device)  # (3)
         return done.evidence
+
+    async def _look_up_attachment(self, spec: VolumeSpec, found: VolumeRecord | None) -> str:
+        """What is to be noted; "" for what is noted already. Looks at the permission once more."""
+        if not spec.identity or spec.shared or (found is not None and found.attachment_uid):
+            return ""
+        uid = await self.find_attachment(spec)
+        self._check_attachment(spec)
+        return uid
 
     async def _prepare(self, wanted: Wanted) -> str:
         driver = cast("Prepares", self.drivers[wanted.spec.driver])
@@ -303,6 +339,17 @@ class Executor:
             identity=record.identity,
             backend=record.backend,
         )
+
+
+def make_executor(
+    drivers: DriverTable, actual: Actual, layout: Layout, mounts: Mounts,
+    *, gate: AttachmentGate, find_attachment: FindAttachment, fetch_permission: FetchPermission,
+) -> Executor:  # fmt: skip
+    """An executor, with the one that takes down what is lost."""
+    discarder = Discarder(drivers, actual, mounts)
+    permissions = Permissions(drivers, fetch_permission)
+    return Executor(drivers, actual, layout, mounts, gate, discarder, find_attachment,
+                    permissions)  # fmt: skip
 
 
 def _refuse_second_pod(found: VolumeRecord, use: Publication) -> None:

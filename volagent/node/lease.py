@@ -1,10 +1,12 @@
 """This node's lease: renewed while its agent can reach a server.
 
-`renewed_s` is when the last successful renewal was *sent*, on the monotonic clock: from then on the
-cluster may count. A renewal that hangs is given up within a period, so that the next one is tried.
+A renewal is told to `on_renewed` with the moment at which it was *sent*, on the clock that counts
+suspensions: from then on the cluster may count. One that hangs is given up within a period, so that
+the next one is tried.
 """
 
 import asyncio
+from collections.abc import Callable
 
 from volagent.aio.clock import Clock, format_micro_time
 from volagent.client.contract import LEASES, ApiError, Client, NotFound
@@ -16,24 +18,29 @@ LEASE_NAMESPACE = "kube-node-lease"
 _log = get_logger("node")
 
 
+def _ignore(_sent_s: float) -> None:
+    """Nobody wants to know."""
+
+
 class LeaseKeeper:
     """Renews one lease."""
 
     def __init__(
-        self, client: Client, node: str, clock: Clock, *, period_s: float, timeout_s: float
-    ) -> None:
+        self, client: Client, node: str, clock: Clock, *, period_s: float, timeout_s: float,
+        on_renewed: Callable[[float], None] = _ignore,
+    ) -> None:  # fmt: skip
         self._client = client
         self._node = node
         self._clock = clock
         self._period_s = period_s
         self._timeout_s = timeout_s
-        self.renewed_s: float | None = None
+        self._on_renewed = on_renewed
 
     async def run(self) -> None:
         """Renew, for ever."""
         reached = True
         while True:
-            sent_s = self._clock.monotonic()
+            began_s, sent_s = self._clock.monotonic(), self._clock.boottime()
             try:
                 async with asyncio.timeout(self._period_s):
                     await self._renew()
@@ -45,8 +52,9 @@ class LeaseKeeper:
             else:
                 if not reached:
                     _log.info("lease renewed again", node=self._node)
-                self.renewed_s, reached = sent_s, True
-            await asyncio.sleep(self._period_s - (self._clock.monotonic() - sent_s))
+                reached = True
+                self._on_renewed(sent_s)
+            await asyncio.sleep(self._period_s - (self._clock.monotonic() - began_s))
 
     async def _renew(self) -> None:
         spec: Document = {

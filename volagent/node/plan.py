@@ -6,7 +6,9 @@ looked at, never trusted. Invariants:
 
 - a publication goes before its stage, the stage before its device, each only when nothing uses it;
 - nothing is torn down that is still wanted, and nothing set up that is not;
-- a volume that is already published is refreshed in place, never unmounted and mounted.
+- a volume that is already published is refreshed in place, never unmounted and mounted;
+- of a disk that is lost to another node nothing is set up; it is cut off before anything else, and
+  taken down whoever wants it.
 """
 
 from collections.abc import Collection, Mapping
@@ -90,6 +92,13 @@ class Expand(_VolumeStep):
 
 
 @dataclass(frozen=True, slots=True)
+class Cut(_VolumeStep):
+    """Have nothing more written to a disk that is another node's now."""
+
+    what = "cut the lost device off, so that nothing is written to it"
+
+
+@dataclass(frozen=True, slots=True)
 class Unpublish(_PodStep):
     """Take it out of a pod's directory."""
 
@@ -110,7 +119,7 @@ class Detach(_VolumeStep):
     what = "give the device back"
 
 
-Step = Attach | Prepare | Stage | Publish | Refresh | Expand | Unpublish | Unstage | Detach
+Step = Attach | Prepare | Stage | Publish | Refresh | Expand | Cut | Unpublish | Unstage | Detach
 
 
 def plan(
@@ -124,6 +133,8 @@ def plan(
     key = wanted.spec.key if wanted is not None else found.key if found is not None else None
     if key is None:
         return ()
+    if found is not None and found.lost:
+        return tuple(_discard(key, found, kept))
     uses = wanted.uses if wanted is not None else {}
     steps: list[Step] = []
     if found is not None:
@@ -155,6 +166,20 @@ def _set_up(key: VolumeKey, wanted: Wanted, found: VolumeRecord | None) -> list[
             steps.append(Publish(key, pod))
         elif record.mount.fingerprint != use.fingerprint:
             steps.append(Refresh(key, pod))
+    return steps
+
+
+def _discard(key: VolumeKey, found: VolumeRecord, kept: Collection[PodUid]) -> list[Step]:
+    steps: list[Step] = []
+    if found.device is not None and not found.cut:
+        steps.append(Cut(key))
+    going = [Unpublish(key, pod) for pod in found.uses if pod not in kept]
+    steps += going
+    if len(going) == len(found.uses):
+        if found.staged is not Held.NO:
+            steps.append(Unstage(key))
+        if found.attached is not Held.NO:
+            steps.append(Detach(key))
     return steps
 
 

@@ -9,6 +9,7 @@ Called by the keyed queue, so never twice at once for a pod. The order that keep
 What a pod has is never taken from it before (4).
 """
 
+import asyncio
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -68,6 +69,12 @@ class PodEntry:
     ready_at: datetime | None = None
     draining: bool = False
     """The daemon leaves and takes the mounts down first; the pod stays declared."""
+    surrendered: frozenset[VolumeKey] = frozenset()
+    """Disks that have to be given up although the pod stays declared (`surrender.py`)."""
+    hurried: Pod | None = None
+    """The pod with the grace that its containers have then."""
+    writing: asyncio.Timeout | None = None
+    """Of a status on its way to a server; the way may be cut."""
     ready: bool = False
     recovered: bool = False
     """It was there before this process."""
@@ -95,7 +102,7 @@ class PodEntry:
     @property
     def leaving(self) -> bool:
         """Nothing is set up for this pod any more."""
-        return self.deleting or self.draining or self.finished
+        return self.deleting or self.draining or self.finished or bool(self.surrendered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +165,8 @@ class PodWorker:
             return await self._bring_up(uid, entry)
         except (NotFound, Conflict):
             return None  # the object went or was replaced meanwhile: its informer will say so
+        except TimeoutError:
+            return 0.0 if entry.surrendered else API_RETRY_S  # the write was broken off
         except ApiError as error:
             _log.warning("pod status not written", pod=uid, error=error.message)
             return API_RETRY_S
@@ -272,9 +281,9 @@ class PodWorker:
         metadata = entry.pod.metadata
         gone = {key: None for key in entry.status if key not in status}
         patch = {"metadata": {"uid": metadata.uid}, "status": {**status, **gone}}
-        await self.client.patch(
-            PODS, metadata.name, patch, metadata.namespace, subresource="status"
-        )
+        name, namespace = metadata.name, metadata.namespace
+        async with asyncio.timeout(None) as entry.writing:
+            await self.client.patch(PODS, name, patch, namespace, subresource="status")
 
     async def _withdraw(self, uid: PodUid, entry: PodEntry) -> float | None:
         again_s = await self._release(uid, entry)
@@ -291,11 +300,12 @@ class PodWorker:
 
     async def _release(self, uid: PodUid, entry: PodEntry) -> float | None:
         """(4) to (6), as far as they go now."""
-        if (entry.deleting or entry.draining) and not entry.containers_gone:
-            answer = await self.hand_over.remove(entry.pod)  # (4)
+        ends = entry.deleting or entry.draining or entry.surrendered
+        if ends and not entry.containers_gone:
+            answer = await self.hand_over.remove(entry.hurried or entry.pod)  # (4)
             if not answer.released:
                 entry.hand_over_error = answer.error
-                if (answer.status or answer.error) and entry.declared:
+                if (answer.status or answer.error) and entry.declared and not entry.surrendered:
                     await self._write_status(entry, entry.ready, answer)
                 return answer.retry_after_s
             entry.containers_gone = True
@@ -315,6 +325,10 @@ class PodWorker:
         return None
 
     def _give_up_volumes(self, uid: PodUid, entry: PodEntry) -> None:
+        if entry.surrendered and not entry.deleting:
+            self.index.drop_only(uid, lambda volume: volume.spec.key in entry.surrendered)
+            self.mark_volumes(set(entry.surrendered))
+            return
         if entry.deleting or not entry.draining:
             self.mark_volumes(self.index.drop(uid) | set(self.actual.keys_of(uid)))
             return
@@ -336,7 +350,7 @@ class PodWorker:
     async def _report_leftovers(self, uid: PodUid, entry: PodEntry) -> None:
         """Say what cannot be taken down; the volumes' own workers go on trying."""
         entry.blockers = self._failures_of(uid, self.actual.keys_of(uid))
-        if entry.blockers and entry.declared:
+        if entry.blockers and entry.declared and not entry.surrendered:
             await self._write_status(entry, False, HandOver())
 
     def _failures_of(self, uid: PodUid, keys: Sequence[VolumeKey]) -> tuple[Blocker, ...]:
@@ -367,9 +381,11 @@ class PodWorker:
     async def _finalize(self, entry: PodEntry) -> None:
         metadata = entry.pod.metadata
         try:
-            await self.client.delete(
-                PODS, metadata.name, metadata.namespace, grace_period_seconds=0, uid=metadata.uid
-            )
+            async with asyncio.timeout(None) as entry.writing:
+                await self.client.delete(
+                    PODS, metadata.name, metadata.namespace,
+                    grace_period_seconds=0, uid=metadata.uid,
+                )  # fmt: skip
         except (NotFound, Conflict):
             return
         _log.info("pod withdrawn", pod=f"{metadata.namespace}/{metadata.name}", uid=metadata.uid)
@@ -381,6 +397,4 @@ def _is_sub_path(key: VolumeKey) -> bool:
 
 def _earlier_of(one_s: float | None, other_s: float | None) -> float | None:
     """The earlier of two times that may both be missing."""
-    if one_s is None or other_s is None:
-        return one_s if other_s is None else other_s
-    return min(one_s, other_s)
+    return min((each_s for each_s in (one_s, other_s) if each_s is not None), default=None)

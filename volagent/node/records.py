@@ -56,6 +56,14 @@ class VolumeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """The declaration, kept for volumes with a device: to find a device that may be attached."""
     identity: str = ""
     """Of a networked disk: what the storage calls it."""
+    shared: bool = False
+    """Of a networked disk: other nodes may have it at the same time."""
+    attachment_uid: str = ""
+    """Of the VolumeAttachment that this node has the disk by, where that is known."""
+    lost: str = ""
+    """Why nothing may be written to the disk any more: this node was fenced off it."""
+    cut: bool = False
+    """The kernel sends nothing more to a lost disk."""
     attached: Held = Held.NO
     device: HeldDevice | None = None
     prepared: bool = False
@@ -67,6 +75,11 @@ class VolumeRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     def empty(self) -> bool:
         """Nothing is left: the record can be dropped."""
         return self.attached is Held.NO and self.staged is Held.NO and not self.uses
+
+    @property
+    def exclusive(self) -> bool:
+        """A disk that no other node may have while this one has it."""
+        return bool(self.identity) and not self.shared
 
 
 class _Header(msgspec.Struct, frozen=True):

@@ -99,6 +99,12 @@ class NodeReporter:
             if self._is_behind():
                 self.hurry()  # a disk was attached that pods wait for
 
+    def resume(self, document: Document) -> None:
+        """After a silence: only this Node, read since, says what may be touched."""
+        self._known = None
+        self._gate.forget()
+        self._take(document)
+
     async def register(self, more_labels: Mapping[str, str] = _NO_LABELS) -> None:
         """Make the Node when it is missing, and set its labels. Raises `ApiError`."""
         labels = {

@@ -23,6 +23,7 @@ _EVENTS = {
     "publish": ("FailedMount", "MountVolume.SetUp failed"),
     "refresh": ("FailedMount", "MountVolume.SetUp failed"),
     "expand": ("FileSystemResizeFailed", "MountVolume.NodeExpandVolume failed"),
+    "cut": ("FailedDetachVolume", "cutting a lost disk off failed"),
     "unpublish": ("FailedUnmount", "UnmountVolume.TearDown failed"),
     "unstage": ("FailedUnmount", "UnmountDevice failed"),
     "detach": ("FailedDetachVolume", "DetachVolume.Detach failed"),

@@ -22,6 +22,7 @@ from volagent.node.execute import Executor
 from volagent.node.index import DesiredIndex
 from volagent.node.plan import (
     Attach,
+    Cut,
     Detach,
     Expand,
     Prepare,
@@ -49,17 +50,18 @@ STEP_NAMES: dict[type[Step], str] = {
     Publish: "publish",
     Refresh: "refresh",
     Expand: "expand",
+    Cut: "cut",
     Unpublish: "unpublish",
     Unstage: "unstage",
     Detach: "detach",
 }
 PAST = {
     "attach": "attached", "prepare": "prepared", "stage": "staged", "publish": "published",
-    "refresh": "refreshed", "expand": "expanded", "unpublish": "unpublished",
-    "unstage": "unstaged", "detach": "detached",
+    "refresh": "refreshed", "expand": "expanded", "cut": "cut off",
+    "unpublish": "unpublished", "unstage": "unstaged", "detach": "detached",
 }  # fmt: skip
 _UNDOES = {"unpublish": "publish", "unstage": "stage", "detach": "attach"}
-_SHARED = (Attach, Prepare, Stage, Unstage, Detach)
+_SHARED = (Attach, Prepare, Stage, Cut, Unstage, Detach)
 
 
 class Reporter(Protocol):

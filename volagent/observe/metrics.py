@@ -34,6 +34,7 @@ _OPERATION = {
     "attach": "volume_attach", "prepare": "volume_prepare", "stage": "mount_device",
     "publish": "volume_mount", "refresh": "volume_mount", "expand": "volume_fs_resize",
     "unpublish": "volume_unmount", "unstage": "unmount_device", "detach": "volume_detach",
+    "cut": "volume_cut",
 }  # fmt: skip
 
 _duration = Histogram(
@@ -107,6 +108,24 @@ _programs = Histogram(
     buckets=_BUCKETS,
     registry=REGISTRY,
 )
+
+volumes_lost = Counter(
+    "volagent_volumes_lost", "Disks of this node that were taken from it by a fence",
+    ("method",), registry=REGISTRY,
+)  # fmt: skip
+fence_armed = Gauge(
+    "volagent_fence_armed", "1 while a watchdog is armed that resets this machine without a lease",
+    registry=REGISTRY,
+)  # fmt: skip
+fence_give_ups = Counter(
+    "volagent_fence_give_ups", "How often the lease was over and exclusive disks were given up",
+    registry=REGISTRY,
+)  # fmt: skip
+fence_give_up_seconds = Histogram(
+    "volagent_fence_give_up_seconds", "How long giving exclusive disks up took",
+    buckets=_BUCKETS,
+    registry=REGISTRY,
+)  # fmt: skip
 
 _children: dict[tuple[str, str, bool], Histogram] = {}
 

@@ -122,6 +122,29 @@ class NbdDriver:
             ) from error
         return Done(f"{device.handle} disconnected from {found.path}")
 
+    async def cut(self, device: HeldDevice) -> Done:
+        """Disconnect the export's device, under whatever is mounted or open."""
+        found = self.links.find(device.handle)
+        if found is None:
+            return Done(f"{device.handle} is not connected")
+        try:
+            await self.links.cut(found, device.handle)
+        except HostError as error:
+            raise Uncertain(
+                f"{device.handle} could not be cut off: {error}",
+                remedy=f"`nbd-client -d {found.path}`",
+            ) from error
+        return Done(f"{device.handle} disconnected from {found.path} unwritten")
+
+    async def discard(self, name: str, device: HeldDevice) -> Done:
+        """It is disconnected; the kernel forgets it with its last user."""
+        await self.cut(device)
+        if self.links.find(device.handle) is not None:
+            raise Transient(
+                f"{device.path} is still in use", remedy="see who has it open: `fuser -v`"
+            )
+        return Done(f"{device.handle} given up unwritten")
+
     async def prepare(self, volume: VolumeSpec, device: HeldDevice) -> Done:
         """Format if blank, else check."""
         options = _options_of(volume)

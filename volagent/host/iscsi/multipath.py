@@ -90,10 +90,14 @@ class Multipath:
         if outcome.returncode != 0 or b"fail" in outcome.stdout:
             raise HostError("multipathd resize", found.name, 0, outcome.complaint)
 
+    async def fail_now(self, found: Map) -> None:
+        """Have a map without paths refuse what it would queue. Raises `HostError`."""
+        await self._run(("multipathd", "disablequeueing", "map", found.name), found.device)
+
     async def remove(self, found: Map) -> None:
         """Take a map away that nobody holds. Raises `Busy`, `TimedOut`, `HostError`."""
         # What cannot be written anywhere must not be waited for.
-        await self._run(("multipathd", "disablequeueing", "map", found.name), found.device)
+        await self.fail_now(found)
         complaint = ""
         for _ in range(REMOVE_ATTEMPTS_MAX):
             outcome = await self._run(("multipath", "-f", found.name), found.device)
