@@ -131,11 +131,10 @@ def make_node_side(
     )  # fmt: skip
     stats = VolumeStats(agent, start)
     machine = Machine(host, helpers, provisioners)
+    fences = make_node_fences(Excluder(initiator), settings.node_name, block_store)
     fencing = NodeFencing(
-        client, clock, settings.node_name,
-        drivers=drivers, fences=make_node_fences(Excluder(initiator), settings.node_name),
-        start=start,
-    )  # fmt: skip
+        client, clock, settings.node_name, drivers=drivers, fences=fences, start=start
+    )
     return NodeSide(agent, hand_over, machine, stats.render, fencing, settings.node_labels)
 
 

@@ -43,7 +43,7 @@ from volagent.objects.attachments import is_out_of_service
 from volagent.objects.fencing import FAIL_OVER
 from volagent.objects.storage import Node
 from volagent.observe.logs import get_logger
-from volagent.settings import FailoverSettings
+from volagent.settings_failover import FailoverSettings
 
 WORKERS: Final = 16
 RETRY_S: Final = 1.0

@@ -2,7 +2,8 @@
 
 What a node's losses were is told by its annotation `LOSSES`, one entry for each taint of being
 lost; how long the node is avoided follows from that alone. Wall clock, since it must outlive this
-process: nothing depends on it but where new pods go.
+process: nothing depends on it but where new pods go. When many nodes are unsteady, something else
+is: no more are avoided than may be lost at once.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from volagent.objects.meta import Document
 from volagent.objects.scheduling import NO_SCHEDULE
 from volagent.objects.storage import Node
 from volagent.observe.logs import get_logger
-from volagent.settings import FailoverSettings
+from volagent.settings_failover import FailoverSettings
 
 LOSSES: Final = "volagent.dev/losses"
 """Annotation of a Node: when it was lost, RFC 3339, within the last hour; JSON."""
@@ -94,7 +95,9 @@ class SteadinessController:
             known.append(lost_at)
         settings = self._settings
         hold_s = find_hold_s(known, now, settings.unsteady_losses, settings.unsteady_hold_s)
-        tainted = any(taint.key == UNSTEADY for taint in node.spec.taints or ())
+        tainted = _is_avoided(node)
+        if hold_s > 0 and not tainted and not self._may_avoid_one_more():
+            hold_s = 0.0
         if (lost_at in known and lost_at not in losses) or tainted != (hold_s > 0):
             try:
                 await self._write(name, known, hold_s)
@@ -111,6 +114,11 @@ class SteadinessController:
                 self._events.warning(subject_of("Node", node.metadata), "NodeUnsteady", text)
                 _log.warning("node unsteady", node=name, losses=len(known), hold_s=round(hold_s))
         return hold_s + 0.01 if hold_s > 0 else None
+
+    def _may_avoid_one_more(self) -> bool:
+        nodes = tuple(self._copies.nodes.values())
+        limit = max(1, int(self._settings.lost_share_max * len(nodes)))
+        return sum(map(_is_avoided, nodes)) < limit
 
     async def _write(self, name: str, losses: Sequence[datetime], hold_s: float) -> None:
         document = await self._client.get(NODES, name)
@@ -132,6 +140,10 @@ def read_losses(node: Node) -> list[datetime]:
         return [parse_time(each) for each in msgspec.json.decode(text, type=list[str])]
     except (msgspec.MsgspecError, ValueError):
         return []
+
+
+def _is_avoided(node: Node) -> bool:
+    return any(taint.key == UNSTEADY for taint in node.spec.taints or ())
 
 
 def _lost_at(node: Node) -> datetime | None:
