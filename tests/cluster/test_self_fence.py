@@ -17,8 +17,8 @@ from tests.cluster.lab.iscsi_target import IscsiTarget
 from tests.cluster.lab.machine import PID_FILE, Hardware, MachineError
 
 LEASE = "[lease]\nperiod_s = 2.0\ntimeout_s = 6.0\n"
-FENCE = '[fence]\nself = "on"\ngive_up_s = 14.0\nwatchdog = "{device}"\n'
-PROMISE_S = 2 + 20 + 1
+FENCE = '[fence]\nself = "on"\ngive_up_s = 24.0\nwatchdog = "{device}"\n'
+PROMISE_S = 2 + 30 + 1
 SLACK_S = 6.0
 """Of the test's own looks at a machine that is busy."""
 FENCES_ITSELF = "volagent.dev/fences-itself"

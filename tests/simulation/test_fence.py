@@ -159,7 +159,7 @@ async def test_nobody_notices_when_an_agent_is_killed_and_started_again(tmp_path
         async with patient.alive(orderly=False):
             await started(patient)
             before = [mount.entry for mount in patient.kernel.mounts]
-        await asyncio.sleep(5)
+        await asyncio.sleep(14)  # longer than its lease: nobody else may have the disk yet
         async with patient.alive():
             await asyncio.sleep(100)
             assert [mount.entry for mount in patient.kernel.mounts] == before

@@ -92,7 +92,8 @@ class FenceKeeper:
         """When giving up began, while it goes on."""
         self._armed_at_s = float("-inf")
         self._leaves = False
-        self._contact = memory.recall(clock.boottime())
+        self._started_s = clock.boottime()
+        self._contact = memory.recall(self._started_s)
         word.on_proven = body.discard
 
     @property
@@ -170,7 +171,8 @@ class FenceKeeper:
     async def _tick(self) -> None:
         rules, now_s, holds = self._rules, self._clock.boottime(), self._body.held()
         self._contact = look(rules, self._contact, now_s)
-        duty = judge(rules, self._contact, now_s, holds=bool(holds))
+        begun = self._began_s is not None
+        duty = judge(rules, self._contact, now_s, holds=bool(holds), begun=begun)
         if duty is not Duty.GIVE_UP and duty is not Duty.RESET:
             self._note_given_up()
         match duty:
@@ -190,6 +192,8 @@ class FenceKeeper:
     def _give_up(self, holds: list[str]) -> None:
         now_s = self._clock.boottime()
         if self._began_s is None:
+            if now_s - self._started_s < self._rules.period_s:
+                return  # a process that has just begun: its first renewal is on its way
             self._began_s = now_s
             fence_give_ups.inc()
             _log.error(
