@@ -3,8 +3,8 @@
     python iscsi_volume.py STEPS
 
 STEPS is a file with a JSON list of `{"do": "set-up" | "attach" | "check" | "prepare" | "stage" |
-"expand" | "take-down" | "detach", "name": N, "source": {...}, "block": B, "secret": {...},
-"capacity_bytes": C}`; the answers are printed as a JSON list: `{"evidence": [...]}`, or `{"error":
+"expand" | "take-down" | "detach" | "discard", "name": N, "source": {...}, "block": B,
+"secret": {...}, "capacity_bytes": C}`; the answers are printed as a JSON list: `{"evidence": [...]}`, or `{"error":
 CLASS, "message", "remedy"}`. What is held is remembered in a file until it is given back.
 """
 
@@ -108,6 +108,16 @@ class Life:
         if self.held.device is not None:
             self._note(await self.driver.detach(self.volume.name, self.held.device))
             self.held.device = None
+
+    async def discard(self) -> None:
+        """As of a disk that is another node's now."""
+        self._note(await self.driver.cut(self.device))
+        if self.held.published is not None:
+            self._note(await self.driver.unpublish(self.held.published))
+        if self.held.staged is not None:
+            self._note(await self.driver.unstage(self.held.staged))
+        self._note(await self.driver.discard(self.volume.name, self.device))
+        self.held.device = self.held.staged = self.held.published = None
 
     async def take_down(self) -> None:
         if self.held.published is not None:
