@@ -51,6 +51,7 @@ class Site:
         pod = manifests.pod("web", [manifests.claim_volume("data", "data")])
         self.pod = on(pod, self.node)
         self.server.declare_ready(self.pod, within_s=60)
+        self.home = self.node.volume(self.pod, "kubernetes.io~iscsi", "pv-data")
 
     def load_watchdog(self) -> str:
         """softdog; User-Mode-Linux has the old device's number for a watchdog of its host."""
@@ -66,10 +67,6 @@ class Site:
         self.initiator.start(patience_s=120)
         self.node.start()
         self.server.wait_ready(self.pod, within_s=90)
-
-    @property
-    def home(self) -> str:
-        return self.node.volume(self.pod, "kubernetes.io~iscsi", "pv-data")
 
     def promise(self):
         node = self.server.call("GET", NODE)

@@ -4,8 +4,9 @@
 
 STEPS is a file with a JSON list of `{"do": "set-up" | "attach" | "check" | "prepare" | "stage" |
 "expand" | "take-down" | "detach" | "discard", "name": N, "source": {...}, "block": B,
-"secret": {...}, "capacity_bytes": C}`; the answers are printed as a JSON list: `{"evidence": [...]}`, or `{"error":
-CLASS, "message", "remedy"}`. What is held is remembered in a file until it is given back.
+"secret": {...}, "capacity_bytes": C}`; the answers are printed as a JSON list: `{"evidence":
+[...]}`, or `{"error": CLASS, "message", "remedy"}`. What is held is remembered in a file until it
+is given back.
 """
 
 import asyncio
