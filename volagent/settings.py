@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
+from volagent.settings_failover import FailoverSettings
+
 MAX_SOCKET_PATH_BYTES = 107
 """`sockaddr_un.sun_path` holds 108 bytes with the final NUL."""
 
@@ -197,6 +199,7 @@ class Settings(msgspec.Struct, frozen=True):
     aws: AwsSettings = AwsSettings()
     lease: LeaseSettings = LeaseSettings()
     fence: FenceSettings = FenceSettings()
+    failover: FailoverSettings = FailoverSettings()
     retry: RetrySettings = RetrySettings()
     log: LogSettings = LogSettings()
 

@@ -13,6 +13,7 @@ from volagent.api.codec import Codec
 from volagent.api.deletion import Deleter
 from volagent.api.housekeeping import Housekeeping
 from volagent.api.reading import Reader
+from volagent.api.redeclare import Redeclarer
 from volagent.api.registry import Admits, Registry
 from volagent.api.resources import traits_of
 from volagent.api.tokens import TokenIssuer, fulfil_request
@@ -41,6 +42,7 @@ class InProcessClient:
             store, codec, admission, clock, default_node_name=default_node_name
         )
         self._deleter = Deleter(self._registry)
+        self._redeclarer = Redeclarer(self._registry)
         self._applier = Applier(self._registry)
         self.housekeeping = Housekeeping(self._registry, self._reader, clock)
         self.issuer = TokenIssuer(token_key, clock)
@@ -106,7 +108,7 @@ class InProcessClient:
 
     async def redeclare_pod(self, name: str, namespace: str, *, uid: str) -> Document:
         """Declare a pod again whose node is lost, in one write."""
-        return await self._registry.redeclare_pod(name, namespace, uid)
+        return await self._redeclarer.redeclare(name, namespace, uid)
 
     def leave_to_scheduler(self, only_node: Callable[[], Node | None]) -> None:
         """A scheduler runs: from now on only pods that ask for nothing are placed as they are

@@ -25,7 +25,6 @@ from volagent.api.placement import (
     drop_placement,
     place_pod,
     place_simple_pod,
-    redeclare_pod,
 )
 from volagent.api.reading import key_of
 from volagent.api.refusals import (
@@ -210,26 +209,6 @@ class Registry:
 
         change = Change(bind, WITH_STATUS, dry_run, OURSELVES)
         await self.change(_POD_TRAITS, name, namespace, change)
-
-    async def redeclare_pod(self, name: str, namespace: str, uid: str) -> Document:
-        """Put its successor in a pod's place; see `Client.redeclare_pod`."""
-        key = key_of(_POD_TRAITS, namespace, name)
-        for _ in range(ATTEMPTS):
-            with STORE_ERRORS:
-                stored = await self.store.get(key)
-            if stored is None:
-                raise not_found(_POD_TRAITS, name)
-            old = self.codec.decode(stored)
-            if uid != old["metadata"]["uid"]:
-                raise wrong_uid(_POD_TRAITS, name, uid, old["metadata"]["uid"])
-            if namespace in self.ending_namespaces:
-                raise namespace_ending(_POD_TRAITS, name, namespace)
-            new = redeclare_pod(old, make_uid(), self.now())
-            try:
-                return await self.replace(_POD_TRAITS, stored, new)
-            except Mismatch:
-                continue
-        raise modified_meanwhile(_POD_TRAITS, name)
 
     async def update(
         self,

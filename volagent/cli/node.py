@@ -19,6 +19,7 @@ from volagent.client.contract import (
     VOLUME_ATTACHMENTS,
 )
 from volagent.objects.attachments import CONFIRMED_BOOT, OUT_OF_SERVICE, VOLUME
+from volagent.objects.fencing import FAIL_OVER
 from volagent.objects.meta import Document
 from volagent.objects.node_affinity import is_only_on
 
@@ -120,6 +121,35 @@ def confirm_off(api: Api, name: str, yes: bool) -> None:
         path = object_path(NODES, name=name)
         _ask(api, "PATCH", path, change, f"confirm that {name} is off")
     print_line(f"node {name} is out of service; it is in service again when it boots anew")
+
+
+@node.command("fail-over")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.option("--yes", is_flag=True, help="Do not ask")
+@talks_to_daemon
+def fail_over(api: Api, names: tuple[str, ...], yes: bool) -> None:
+    """Have the disks of lost nodes taken although many nodes are lost at once.
+
+    When that is so, the servers' own network may be what fails, and nothing is taken from any node.
+    This ends that for these nodes. It is no proof: each disk still needs one that its node cannot
+    write any more.
+    """
+    for name in names:
+        document = _find(api, object_path(NODES, name=name))
+        if document is None:
+            raise CommandError(f"node {name} not found")
+        if _is_ready(document):
+            raise CommandError(
+                f"node {name} is not lost: its agent was heard of moments ago",
+                hint=f"empty it in order: volagent node drain {name}",
+            )
+    if not yes:
+        _confirm(f"Are {', '.join(names)} really lost, and not the network?", "nothing was changed")
+    for name in names:
+        boot = _boot_of(_find(api, object_path(NODES, name=name)))
+        change = {"metadata": {"annotations": {FAIL_OVER: boot}}}
+        _ask(api, "PATCH", object_path(NODES, name=name), change, f"have {name} failed over")
+        print_line(f"the disks of node {name} are taken as soon as each is proved free")
 
 
 @node.command()

@@ -19,6 +19,10 @@ from volagent.control.discover.decide import Rule
 from volagent.control.discover.run import Discovery
 from volagent.control.ephemeral.run import EphemeralController
 from volagent.control.expand.run import ExpandController
+from volagent.control.failover.lost import LostNodes
+from volagent.control.failover.pods import PodMover
+from volagent.control.failover.run import FailoverController
+from volagent.control.failover.steady import SteadinessController
 from volagent.control.nodes.off import OutOfService
 from volagent.control.nodes.run import NodeLife
 from volagent.control.protect.run import ProtectionController
@@ -26,6 +30,7 @@ from volagent.control.provision.run import ProvisionController
 from volagent.control.schedule.run import Scheduler
 from volagent.control.schedule.view import PlacementView
 from volagent.control.snapshot.run import SnapshotController
+from volagent.daemon.fencers import make_fencers
 from volagent.drivers.attaching.table import make_attachers
 from volagent.drivers.image import IMAGE
 from volagent.drivers.provisioning.contract import ProvisionerTable
@@ -75,7 +80,13 @@ def make_server_controllers(
 ) -> Controllers:
     """The controllers of a cluster, and those of what `machine` can provision."""
     scheduler = Scheduler(copies, client, events, clock)
-    attaching = AttachController(copies, client, events, make_attachers(), clock)
+    attachers = make_attachers()
+    attaching = AttachController(copies, client, events, attachers, clock)
+    lost = LostNodes(copies, clock, settings.lease)
+    failover = FailoverController(
+        copies, client, events, clock,
+        lost=lost, settings=settings.failover, fencers=make_fencers(settings),
+    )  # fmt: skip
     known = frozenset({*machine.provisioners, *NODE_LOCAL})
     running: dict[str, Controller] = {
         "binder": Binder(copies, client, events, known),
@@ -84,10 +95,21 @@ def make_server_controllers(
         "node life": NodeLife(copies, client, events, clock, settings.lease.timeout_s),
         "attachments": attaching,
         "nodes that are off": OutOfService(copies, client, events),
+        "fail-over": failover,
+        "pods of lost nodes": PodMover(
+            copies,
+            client,
+            events,
+            lost,
+            attachers=attachers,
+            shared_after_s=settings.failover.shared_after_s,
+        ),
+        "unsteady nodes": SteadinessController(copies, client, events, clock, settings.failover),
         "ephemeral claims": EphemeralController(copies, client, events),
         **make_volume_controllers(settings, copies, client, events, clock, machine),
     }
-    return Controllers(running, PlacementView(copies, scheduler), AttachmentView(copies, attaching))
+    attachments = AttachmentView(copies, attaching, failover.explain)
+    return Controllers(running, PlacementView(copies, scheduler), attachments)
 
 
 def make_volume_controllers(

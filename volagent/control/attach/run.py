@@ -325,6 +325,15 @@ class AttachController:
         else:
             self._told.pop(volume, None)
 
+    def find_holder(self, pod: Pod, use: str) -> tuple[str, str]:
+        """Who keeps a disk that a pod waits for, and the disk's unique name; or "" and ""."""
+        for want in self._finder.find(pod):
+            if want.use == use:
+                for standing in self._world.standings(want.volume):
+                    if standing.node != want.node and standing.must_stay:
+                        return standing.node, want.volume
+        return "", ""
+
     def explain(self, pod: Pod) -> Iterator[tuple[str, tuple[str, str]]]:
         """For each disk of a pod, by the pod's name for it: why it is not attached, and a remedy.
 

@@ -5,7 +5,7 @@ and by what its node has written into its status; asked where its node runs too,
 answer is completed by the reason why a disk is not attached.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from volagent.client.shared import SharedCopies
 from volagent.control.attach.run import AttachController
@@ -13,15 +13,21 @@ from volagent.control.schedule.view import binding_steps
 from volagent.objects.meta import Document
 from volagent.objects.pod import Pod
 
+ExplainLost = Callable[[str, str], tuple[str, str]]
+"""Node and disk → why, and a remedy; both "" when nothing keeps it."""
 VOLUMES_READY = "volagent.dev/VolumesReady"
 
 
 class AttachmentView:
     """Answers for pods that have a node."""
 
-    def __init__(self, copies: SharedCopies, controller: AttachController) -> None:
+    def __init__(
+        self, copies: SharedCopies, controller: AttachController, explain_lost: ExplainLost
+    ) -> None:
+        """`explain_lost` knows what keeps a disk with a lost node, and what helps."""
         self._copies = copies
         self._controller = controller
+        self._explain_lost = explain_lost
 
     def explain(self, namespace: str, name: str) -> Document | None:
         """The steps of a pod with a node, as far as they show here; None for other pods."""
@@ -53,15 +59,21 @@ class AttachmentView:
     def complete(self, namespace: str, name: str, document: Document) -> None:
         """Give the reasons for disks that the node says it waits for."""
         pod = self._copies.pods.get(namespace, name)
-        reasons = {} if pod is None else dict(self._controller.explain(pod))
+        reasons = {} if pod is None else dict(self._explain(pod))
         for step in document["steps"]:
             if step["step"] == "attach" and step["state"] == "waiting":
                 reason, remedy = reasons.get(step["volume"], ("", ""))
                 step["error"] = reason or step["error"]
                 step["remedy"] = remedy or step["remedy"]
 
+    def _explain(self, pod: Pod) -> Iterator[tuple[str, tuple[str, str]]]:
+        for use, (reason, remedy) in self._controller.explain(pod):
+            node, volume = self._controller.find_holder(pod, use) if reason else ("", "")
+            why, helps = self._explain_lost(node, volume) if node else ("", "")
+            yield use, (f"{reason}; {why}" if why else reason, helps or remedy)
+
     def _attach_steps(self, pod: Pod) -> Iterator[Document]:
-        for volume, (reason, remedy) in self._controller.explain(pod):
+        for volume, (reason, remedy) in self._explain(pod):
             if reason:
                 yield _step("attach", volume, "waiting", error=reason, remedy=remedy)
             else:

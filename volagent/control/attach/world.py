@@ -17,7 +17,7 @@ from volagent.objects.attachments import (
     AttachmentSource,
     VolumeAttachment,
 )
-from volagent.objects.fencing import Fencing, fencing_name
+from volagent.objects.fencing import WITHHELD, Fencing, fencing_name, withheld_from
 from volagent.objects.meta import Document
 from volagent.objects.storage import Node
 
@@ -155,6 +155,7 @@ class AttachmentWorld:
                 for volume, standing in self._attachments.items()
                 if any(each.spec.node_name == key[1] for each in standing.values())
             }
+        concerned |= _changes_withheld(old, new)
         for volume in concerned:
             self._mark(volume)
 
@@ -178,6 +179,15 @@ def _volume_of(attachment: VolumeAttachment | None) -> str:
 
 def _listed_by(node: Node | None) -> set[str]:
     return {each.name for each in (node.status.volumes_attached if node else None) or ()}
+
+
+def _changes_withheld(old: Node | None, new: Node | None) -> set[str]:
+    texts = [(n.metadata.annotations or {}).get(WITHHELD) if n is not None else None
+             for n in (old, new)]  # fmt: skip
+    if texts[0] == texts[1]:
+        return set()
+    before, after = ({} if node is None else withheld_from(node) for node in (old, new))
+    return {volume for volume, _ in before.items() ^ after.items()}
 
 
 def _used_by(node: Node | None) -> set[str]:

@@ -2,9 +2,10 @@
 
 The taint `node.kubernetes.io/out-of-service` is that word, as in Kubernetes; `volagent node
 confirm-off` sets it and notes which boot of the machine it is about. While the node's agent is
-silent too, its pods are forgotten, so that they can be declared elsewhere, and the attach/detach
-controller may take its disks. A machine that comes back with another boot has nothing left of what
-it had: the word is taken back. One that comes back with the same boot was never off; that is told.
+silent too, its pods are declared again where a scheduler had chosen the node for them, and
+forgotten otherwise, so that they can be declared elsewhere; and the attach/detach controller may
+take its disks. A machine that comes back with another boot has nothing left of what it had: the
+word is taken back. One that comes back with the same boot was never off; that is told.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from volagent.client.contract import NODES, PODS, ApiError, Client, Conflict, No
 from volagent.client.events import EventRecorder, subject_of
 from volagent.client.informer import Key
 from volagent.client.shared import SharedCopies
+from volagent.control.failover.moves import Redeclare, place_anew
 from volagent.objects.attachments import CONFIRMED_BOOT, OUT_OF_SERVICE, is_out_of_service, is_ready
 from volagent.objects.meta import Document
 from volagent.objects.pod import Pod
@@ -85,14 +87,22 @@ class OutOfService:
             if pod.spec.node_name != name or _tolerates(pod):
                 continue
             metadata = pod.metadata
+            anew = metadata.deletion_timestamp is None and place_anew(pod) == Redeclare()
+            word = "declared again" if anew else "forgotten"
             self._events.warning(
                 subject_of("Pod", metadata), "NodeOutOfService",
-                f"forgotten: its node {name} is off (taint {OUT_OF_SERVICE})",
+                f"{word}: its node {name} is off (taint {OUT_OF_SERVICE})",
             )  # fmt: skip
-            await self._client.delete(
-                PODS, metadata.name, metadata.namespace, grace_period_seconds=0, uid=metadata.uid
-            )
-            _log.warning("pod forgotten", pod=metadata.name, node=name)
+            if anew:
+                await self._client.redeclare_pod(
+                    metadata.name, metadata.namespace, uid=metadata.uid
+                )
+            else:
+                await self._client.delete(
+                    PODS, metadata.name, metadata.namespace,
+                    grace_period_seconds=0, uid=metadata.uid,
+                )  # fmt: skip
+            _log.warning("pod of a node that is off", pod=metadata.name, node=name, outcome=word)
 
     async def _take_back(self, node: Node) -> None:
         name = node.metadata.name

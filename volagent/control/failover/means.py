@@ -1,0 +1,72 @@
+"""What can prove, for each disk of a lost node, that the node cannot write any more."""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from volagent.control.failover.decide import Means, Watchdog, order_executors
+from volagent.control.failover.world import Stranded
+from volagent.objects.fencing import HOOK, STORAGE, WATCHDOG, read_self_fencing
+from volagent.objects.storage import Node
+
+_CSI: Final = "kubernetes.io/csi/"
+
+
+def _no_hooks() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Fencers:
+    """What this cluster has to fence with."""
+
+    drivers: Collection[str] = ()
+    """Whose storages can keep a node out."""
+    has_hooks: Callable[[], bool] = _no_hooks
+    """Whether the operator has given this server programs that switch machines off."""
+    methods: Collection[str] = (STORAGE, HOOK, WATCHDOG)
+    """Those that the operator trusts."""
+    watchdog_margin_s: float = 5.0
+    """Beyond what a node promises: its timer's inaccuracy, and the reset itself."""
+
+    def find_watchdog(self, node: Node, silent_s: float) -> Watchdog | None:
+        """The watchdog of a node that has been silent for so long."""
+        found = read_self_fencing(node)
+        if found is None or WATCHDOG not in self.methods:
+            return None
+        left_s = found.within_seconds + self.watchdog_margin_s - silent_s
+        return Watchdog(found.by or "a watchdog", found.within_seconds, left_s)
+
+    def find_means(
+        self, node: Node, silent_s: float, disks: Collection[Stranded], ready: Collection[str],
+        wanting: Mapping[str, Collection[str]],
+    ) -> dict[str, Means]:  # fmt: skip
+        """By disk. `wanting`: PersistentVolume → the nodes where a pod waits for it."""
+        watchdog = self.find_watchdog(node, silent_s)
+        hook = HOOK in self.methods and self.has_hooks()
+        found = {}
+        for disk in disks:
+            can = STORAGE in self.methods and driver_of(disk.volume) in self.drivers
+            name = disk.attachment.spec.source.persistent_volume_name or ""
+            executors = order_executors(ready, wanting.get(name, ()), disk.volume) if can else []
+            lacking = "; ".join(self._list_lacking(disk.volume, can, hook, watchdog))
+            found[disk.volume] = Means(executors, hook, watchdog, lacking)
+        return found
+
+    def _list_lacking(
+        self, volume: str, can: bool, hook: bool, watchdog: Watchdog | None
+    ) -> Iterator[str]:
+        """What would give a proof and is not there."""
+        if not can:
+            yield f"the storage of {driver_of(volume)} cannot keep a node out"
+        if not hook:
+            yield "there is no program in fence.d that switches it off"
+        if watchdog is None:
+            yield "it has told of no armed watchdog"
+
+
+def driver_of(volume: str) -> str:
+    """The driver in a disk's unique name."""
+    if volume.startswith(_CSI):
+        return volume.removeprefix(_CSI).partition("^")[0]
+    return "/".join(volume.split("/")[:2])
