@@ -53,14 +53,14 @@ class Surrender:
         self._break_writes_off()
 
     def discard(self, fencings: Collection[Fencing]) -> None:
-        """Give up what these, which are proven, are about. Idempotent."""
+        """Give up what these, which are proven, are about, or were. Idempotent."""
         lost: set[VolumeKey] = set()
         for record in self._records():
             fencing = next((each for each in fencings if is_about(each, record)), None)
-            if fencing is None:
+            if fencing is None and not record.lost:
                 continue
             lost.add(record.key)
-            if not record.lost:
+            if fencing is not None and not record.lost:
                 self._lose(record, fencing)
         self._take_from_pods(
             lost, 0.0, "DiskLost",
