@@ -53,6 +53,24 @@ def test_data_is_there_again_when_the_volume_comes_back(site, figure):
     assert "error" not in down, down
 
 
+def test_disk_that_is_lost_is_given_back_unwritten(site):
+    body = source(site.target, 0)
+    (up,) = site.node.drive(step("set-up", "lost", body))
+    assert "error" not in up, up
+    site.node.machine.run("echo kept >/run/pods/lost/kept; sync -f /run/pods/lost")
+    site.node.machine.run("echo never arrives >/run/pods/lost/dirty")
+    (gone,) = site.node.drive(step("discard", "lost", body))
+    assert "error" not in gone, gone
+    assert "offline: /dev/sd" in gone["evidence"][0]
+    assert "taken away unwritten" in gone["evidence"][-1]
+    assert site.node.sessions() == []
+    (up,) = site.node.drive(step("set-up", "lost", body))
+    assert site.node.machine.run("cat /run/pods/lost/kept").out == "kept\n"
+    assert site.node.machine.run("cat /run/pods/lost/dirty", check=False).out == ""
+    (down,) = site.node.drive(step("take-down", "lost", body))
+    assert "error" not in down, down
+
+
 def test_two_disks_share_a_session_that_the_last_one_closes(site):
     one, two = source(site.target, 1), source(site.target, 2)
     answers = site.node.drive([step("set-up", "one", one), step("set-up", "two", two)])

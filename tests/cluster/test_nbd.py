@@ -182,6 +182,26 @@ def test_raw_device_that_a_process_has_open_is_not_disconnected(site: Site):
     site.one.wait_gone(pod, within_s=60)
 
 
+def test_device_that_is_cut_off_takes_nothing_more_although_it_is_mounted(site: Site):
+    site.server.serve("cut")
+    volume, claim, pod = use_claim("cut", site)
+    site.one.declare(volume, claim)
+    site.one.declare_ready(pod)
+    directory = site.one.volume(pod, KIND, "pv-cut/mount")
+    (device,) = devices(site.one)
+    name, backend = device.split()
+    cut = {"path": f"/dev/{name}", "backend": backend, "directory": "/run/volagent/nbd"}
+    program = f"from volagent.host import nbd_calls\nnbd_calls.cut({cut!r})\n"
+    site.one.machine.put_file("/run/cut.py", program)
+    site.one.machine.run(f"{site.one.machine.installation.python} /run/cut.py")
+    written = site.one.machine.run(
+        f"echo never >{directory}/note && sync -f {directory}", check=False
+    )
+    assert written.code != 0
+    assert keepers(site.one) == []
+    assert site.server.count_clients() == 0
+
+
 def test_read_only_volume_cannot_be_written(site: Site):
     site.server.serve("fixed")
     volume, claim, pod = use_claim("fixed", site)

@@ -78,11 +78,8 @@ class FakeInitiator:
         return FoundLun(device, handle, ())
 
     async def cut(self, handle: LunHandle) -> tuple[str, ...]:
-        device = self.attached.get((handle.iqn, handle.lun))
-        if device is None:
-            return ()
         self.offline.add((handle.iqn, handle.lun))
-        return (device.path,)
+        return (handle.wwid,)
 
     async def detach(
         self, handle: LunHandle, device: BlockDevice, *, write_out: bool = True
@@ -90,10 +87,12 @@ class FakeInitiator:
         if any(entry.device == device.number for entry in self.host.mounts.read_table().entries):
             raise Busy("detach", device.path, 16)
         key = (handle.iqn, handle.lun)
-        if (key not in self.offline or write_out) and handle.lun not in self.fenced:
+        is_here = any(each == device for each in self.host.devices.find_loops().values())
+        written = is_here and (key not in self.offline or write_out)
+        if written and handle.lun not in self.fenced:
             self.written_out.append(key)
-        self.offline.discard(key)
         await self.host.devices.detach_loop(device)
+        self.offline.discard(key)
         if handle.lun in self.fenced:
             return (f"{device.path} taken away unwritten",)
         gone = self.attached.pop((handle.iqn, handle.lun), None) is not None

@@ -6,6 +6,7 @@ The server counts from the last renewal that it stored. What it was promised is 
 import asyncio
 import contextlib
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -159,7 +160,7 @@ async def test_nobody_notices_when_an_agent_is_killed_and_started_again(tmp_path
         async with patient.alive(orderly=False):
             await started(patient)
             before = [mount.entry for mount in patient.kernel.mounts]
-        await asyncio.sleep(5)
+        await asyncio.sleep(14)  # longer than its lease: nobody else may have the disk yet
         async with patient.alive():
             await asyncio.sleep(100)
             assert [mount.entry for mount in patient.kernel.mounts] == before
@@ -225,6 +226,39 @@ async def test_next_agent_keeps_what_the_killed_one_promised(tmp_path):
             await asyncio.sleep(30)
         assert patient.resets == 1
         assert not patient.has_disk
+
+
+@story
+async def test_watchdog_of_a_killed_agent_is_stopped_when_the_next_one_promises_nothing(tmp_path):
+    patient = Patient(tmp_path)
+    async with patient.alive(orderly=False):
+        await started(patient)
+    patient.rules = replace(patient.rules, fences_itself=False)
+    await asyncio.sleep(5)
+    async with patient.alive():
+        await asyncio.sleep(100)
+        assert await patient.promise() is None
+        assert not patient.dog.runs
+        assert patient.containers.running
+    assert patient.resets == 0
+
+
+@story
+async def test_discarding_goes_on_when_the_agent_is_killed_and_the_fencing_deleted(tmp_path):
+    patient = Patient(tmp_path, fences_itself=False)
+    async with patient.alive(orderly=False):
+        uid = await started(patient)
+        written = list(patient.written_out)
+        (bound,) = (m.entry.mount_point for m in patient.kernel.mounts
+                    if "volumes/kubernetes.io~iscsi" in m.entry.mount_point)  # fmt: skip
+        patient.kernel.held_open.add(bound)
+        await patient.take(uid)
+        await asyncio.sleep(3)
+    await patient.client.delete(FENCINGS, fencing_name(uid))
+    patient.kernel.held_open.clear()
+    async with patient.alive():
+        await patient.wait_for(lambda: patient.luns == {})
+        assert patient.written_out == written
 
 
 @story

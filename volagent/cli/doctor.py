@@ -21,6 +21,7 @@ from volagent.cli.checks import (
 )
 from volagent.cli.connection import Api, object_path
 from volagent.cli.errors import CommandError, Refused, Unreachable, UsageError
+from volagent.cli.fence_checks import FenceFacts, check_fence
 from volagent.cli.options import talks_to_daemon
 from volagent.cli.output import clean, paint, print_document, print_line
 from volagent.cli.progress import VOLUMES_READY
@@ -105,6 +106,7 @@ def _examine(api: Api, settings: Settings) -> Iterator[Finding]:
     yield from check_tools()
     yield from check_runtime(settings.runtime)
     yield from check_permissions(settings, mounts)
+    yield from check_fence(settings.fence, _look_at_fence(settings))
     status, finding = _ask_daemon(api)
     yield finding
     yield from _check_rivals(settings)
@@ -117,6 +119,19 @@ def _examine(api: Api, settings: Settings) -> Iterator[Finding]:
     yield from _check_versions(api)
     yield from check_leftovers(settings, mounts, known)
     yield from check_records(settings, _read_boot_id())
+
+
+def _look_at_fence(settings: Settings) -> FenceFacts:
+    from volagent.host.watchdog import SYSRQ_TRIGGER, is_virtual_machine, look_at
+
+    try:
+        sessions = len(os.listdir("/sys/class/iscsi_session"))
+    except OSError:
+        sessions = 0
+    return FenceFacts(
+        look_at(settings.fence.watchdog or "/dev/watchdog"),
+        sysrq=os.path.exists(SYSRQ_TRIGGER), virtual=is_virtual_machine(), sessions=sessions,
+    )  # fmt: skip
 
 
 def _ask_daemon(api: Api) -> tuple[Document | None, Finding]:

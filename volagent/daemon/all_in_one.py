@@ -40,6 +40,8 @@ def run(settings: Settings) -> int:
 async def _run(process: Process) -> None:
     settings = process.settings
     process.make_directories(of_volumes=True)
+    if settings.fence.self == "on":
+        _log.warning("fence.self has no effect: this node is its own server", role="run")
     with process.locked():
         async with opened_store(settings) as store:
             server = make_server_side(settings, store, process.clock)

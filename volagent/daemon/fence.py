@@ -7,6 +7,7 @@ from typing import Any
 
 from volagent.aio.clock import Clock
 from volagent.client.contract import Client
+from volagent.host.thaw import ThawingClock
 from volagent.host.watchdog import RealWatchdog, reset_now
 from volagent.node.agent import NodeAgent
 from volagent.node.fence import FenceRules
@@ -49,6 +50,8 @@ def make_fence(settings: Settings, client: Client, agent: NodeAgent, clock: Cloc
         reset_after_s=math.ceil(fence.reset_after_s),
     )
     boot_id = read_boot_id()
+    if rules.fences_itself:
+        clock = ThawingClock(clock)
     word = FenceWord(client, name, agent.gate, agent.node, agent.mark_volumes)
     keeper = FenceKeeper(
         rules,

@@ -113,6 +113,13 @@ class Executor:
                 remedy="see `volagent get fencings`; it goes on when the Fencing is gone and the"
                 " disk is attached here again",
             )
+        if not self.gate.guard():
+            self.gate.await_grant(attachment_of(spec), spec.key)
+            raise Waiting(
+                f"{spec.identity} may not be touched: no server was heard since this node was"
+                " silent or started",
+                remedy="see whether a server is reached; it goes on by itself",
+            )
         if not self.gate.is_granted(attachment_of(spec)):
             self.gate.await_grant(attachment_of(spec), spec.key)
             raise Waiting(

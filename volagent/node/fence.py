@@ -89,12 +89,22 @@ def may_touch(rules: FenceRules, contact: Contact, now_s: float) -> bool:
     return not rules.fences_itself or not look(rules, contact, now_s).lapsed
 
 
-def judge(rules: FenceRules, contact: Contact, now_s: float, *, holds: bool) -> Duty:
-    """What is to be done now; `holds`: somebody here may still write to an exclusive disk."""
+def judge(
+    rules: FenceRules, contact: Contact, now_s: float, *, holds: bool, begun: bool = False
+) -> Duty:
+    """What is to be done now; `holds`: somebody here may still write to an exclusive disk.
+
+    Giving up that has begun goes to its end. One that has not is not begun after a renewal that
+    came late: who counts from that renewal has no proof yet, and whoever fenced a disk by other
+    means is heard before anything is permitted again.
+    """
+    if rules.fences_itself and holds:
+        if is_over(rules, contact, now_s):
+            due = is_due(rules, contact, now_s)
+            return Duty.RESET if due and contact.promised else Duty.GIVE_UP
+        if begun:
+            return Duty.GIVE_UP
     lapsed = look(rules, contact, now_s).lapsed
-    if rules.fences_itself and lapsed and holds:
-        due = is_due(rules, contact, now_s)
-        return Duty.RESET if due and contact.promised else Duty.GIVE_UP
     return Duty.RETURN if lapsed or not contact.met else Duty.KEEP
 
 

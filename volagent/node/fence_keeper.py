@@ -92,7 +92,8 @@ class FenceKeeper:
         """When giving up began, while it goes on."""
         self._armed_at_s = float("-inf")
         self._leaves = False
-        self._contact = memory.recall(clock.boottime())
+        self._started_s = clock.boottime()
+        self._contact = memory.recall(self._started_s)
         word.on_proven = body.discard
 
     @property
@@ -170,7 +171,8 @@ class FenceKeeper:
     async def _tick(self) -> None:
         rules, now_s, holds = self._rules, self._clock.boottime(), self._body.held()
         self._contact = look(rules, self._contact, now_s)
-        duty = judge(rules, self._contact, now_s, holds=bool(holds))
+        begun = self._began_s is not None
+        duty = judge(rules, self._contact, now_s, holds=bool(holds), begun=begun)
         if duty is not Duty.GIVE_UP and duty is not Duty.RESET:
             self._note_given_up()
         match duty:
@@ -190,6 +192,8 @@ class FenceKeeper:
     def _give_up(self, holds: list[str]) -> None:
         now_s = self._clock.boottime()
         if self._began_s is None:
+            if now_s - self._started_s < self._rules.period_s:
+                return  # a process that has just begun: its first renewal is on its way
             self._began_s = now_s
             fence_give_ups.inc()
             _log.error(
@@ -225,11 +229,14 @@ class FenceKeeper:
         try:
             async with asyncio.timeout(RETURN_TIMEOUT_S):
                 await self._word.read_fencings()
-                node = await self._word.settle(self._arm())
+                promise = self._arm()
+                node = await self._word.settle(promise)
         except (ApiError, TimeoutError) as error:
             self._contact = replace(self._contact, lapsed=True)
             self._tell(error)
             return
+        if promise is None:
+            self._unpromise()
         self._contact = look(self._rules, self._contact, self._clock.boottime())
         if self._contact.lapsed:
             return
@@ -258,7 +265,6 @@ class FenceKeeper:
             fence_armed.set(0)
             _log.warning("no watchdog: nothing is promised", error=str(error),
                          remedy="see `volagent doctor`")  # fmt: skip
-            self._contact = replace(self._contact, promised=False)
             return None
         fence_armed.set(1)
         # Noted before it is told: whoever comes after this process has to keep it.
@@ -278,8 +284,20 @@ class FenceKeeper:
                 async with asyncio.timeout(RETURN_TIMEOUT_S):
                     await self._word.settle(promise)
             except (ApiError, TimeoutError) as error:
-                self._tell(error)
-                self._machine.watchdog.disarm()
+                self._tell(error)  # told or not: the next try finds it armed, and tells again
+                self._contact = replace(self._contact, met=False)
+
+    def _unpromise(self) -> None:
+        """The cluster knows that nothing is promised: what a killed process left ends, too."""
+        left, watchdog = self._contact.promised, self._machine.watchdog
+        self._contact = replace(self._contact, promised=False)
+        self._memory.forget()
+        if left and not watchdog.is_armed and not self._rules.fences_itself:
+            try:
+                watchdog.arm(self._rules.reset_after_s)
+            except HostError as error:
+                _log.warning("watchdog of an earlier agent not stopped", error=str(error))
+        watchdog.disarm()
 
     def _feed(self) -> None:
         try:

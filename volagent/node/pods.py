@@ -337,7 +337,7 @@ class PodWorker:
         return None
 
     def _give_up_volumes(self, uid: PodUid, entry: PodEntry) -> None:
-        if entry.surrendered and not entry.deleting:
+        if entry.surrendered and not entry.deleting and not entry.draining:
             self.index.drop_only(uid, lambda volume: volume.spec.key in entry.surrendered)
             self.mark_volumes(set(entry.surrendered))
             return

@@ -45,20 +45,28 @@ class Surrender:
         keys = {
             each.key for each in self._records() if each.exclusive and (is_held(each) or each.uses)
         }
-        self._take_from_pods(keys, grace_s)
+        self._take_from_pods(
+            keys, grace_s, "LeaseLost",
+            "no server was reached for too long: its containers are stopped and its exclusive disks"
+            " given up; it goes on when a server permits it",
+        )  # fmt: skip
         self._break_writes_off()
 
     def discard(self, fencings: Collection[Fencing]) -> None:
-        """Give up what these, which are proven, are about. Idempotent."""
+        """Give up what these, which are proven, are about, or were. Idempotent."""
         lost: set[VolumeKey] = set()
         for record in self._records():
             fencing = next((each for each in fencings if is_about(each, record)), None)
-            if fencing is None:
+            if fencing is None and not record.lost:
                 continue
             lost.add(record.key)
-            if not record.lost:
+            if fencing is not None and not record.lost:
                 self._lose(record, fencing)
-        self._take_from_pods(lost, 0.0)
+        self._take_from_pods(
+            lost, 0.0, "DiskLost",
+            "a disk of it is another node's: its containers are killed, and what was not written"
+            " out is lost",
+        )  # fmt: skip
 
     def bring_back(self) -> None:
         """Let pods have their disks again once nothing is left of what they had."""
@@ -69,6 +77,8 @@ class Surrender:
     def _bring_back(self, uid: PodUid, entry: PodEntry) -> None:
         agent = self._agent
         _log.info("pod may have its disks again", pod=_name(entry.pod))
+        subject = subject_of("Pod", entry.pod.metadata)
+        agent.events.normal(subject, "DisksPermitted", "it may have its exclusive disks again")
         entry.surrendered, entry.hurried = frozenset(), None
         entry.hold, entry.containers_gone, entry.ready = Hold.CONTAINERS, False, False
         agent.index.keep(uid)
@@ -91,7 +101,7 @@ class Surrender:
                 subject = subject_of("Pod", entry.pod.metadata)
                 agent.events.warning(subject, "VolumeFenced", f'volume "{record.name}" was {text}')
 
-    def _take_from_pods(self, keys: set[VolumeKey], grace_s: float) -> None:
+    def _take_from_pods(self, keys: set[VolumeKey], grace_s: float, reason: str, text: str) -> None:
         agent = self._agent
         fresh: set[VolumeKey] = set()
         for uid, entry in agent.pods.entries.items():
@@ -103,6 +113,7 @@ class Surrender:
             entry.hurried = hurry(entry.hurried or entry.pod, grace_s)
             entry.hold = Hold.CONTAINERS
             agent.pod_queue.mark(uid)
+            agent.events.warning(subject_of("Pod", entry.pod.metadata), reason, text)
             _log.warning("stopping a pod to give its disks up", pod=_name(entry.pod),
                          disks=sorted(mine), grace_s=round(grace_s, 1))  # fmt: skip
         unused = {key for key in keys if not agent.volume_queue.is_waiting(key)}

@@ -12,7 +12,7 @@ from tests.contract.drivers.test_device_life import MIB, Life
 from tests.contract.drivers.worlds import FakeWorld, Killed, RealWorld, find_standing, interrupt
 from tests.loop_leftovers import give_back, owned_directory
 from tests.simulation.fake_initiator import FakeInitiator
-from volagent.drivers.contract import VolumeSource
+from volagent.drivers.contract import Discards, VolumeSource
 from volagent.drivers.iscsi.driver import ISCSI, IscsiDriver
 
 
@@ -32,7 +32,19 @@ class Lun(Life):
 
     def driver(self, host=None):
         host = host or self.world.host
-        return IscsiDriver(host, FakeInitiator(host, self.image_dir))
+        self.initiator = FakeInitiator(host, self.image_dir)
+        return IscsiDriver(host, self.initiator)
+
+    async def discard(self):
+        """Cut off first, then taken down."""
+        driver = self.driver()
+        assert isinstance(driver, Discards)
+        for _ in range(2):
+            await driver.cut(self.device)
+        await driver.unpublish(self.published)
+        await driver.unstage(self.staged)
+        for _ in range(2):
+            await driver.discard("pv-data", self.device)
 
 
 @pytest.fixture
@@ -92,4 +104,16 @@ async def test_tear_down_converges_when_killed_at_any_moment(life):
             await life.take_down()
             life.is_gone()
     assert moments >= 4
+    life.is_gone()
+
+
+async def test_disk_is_gone_unwritten_and_can_be_set_up_again_when_it_was_discarded(life):
+    await life.set_up()
+    life.stands()
+    await life.discard()
+    life.is_gone()
+    assert life.initiator.written_out == []
+    await life.set_up()
+    life.stands()
+    await life.take_down()
     life.is_gone()

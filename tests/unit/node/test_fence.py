@@ -47,11 +47,16 @@ def test_disks_are_kept_when_the_node_does_not_fence_itself():
     assert may_touch(OFF, look(OFF, MET, 700.0), 700.0)
 
 
-def test_giving_up_goes_on_when_a_renewal_comes_after_the_lease_was_over():
+def test_giving_up_goes_on_when_it_has_begun_and_a_renewal_comes_late():
     late = renew(RULES, MET, sent_s=112.0, now_s=112.5)
     assert late.lapsed
-    assert judge(RULES, late, 113.0, holds=True) is Duty.GIVE_UP
-    assert judge(RULES, late, 113.0, holds=False) is Duty.RETURN
+    assert judge(RULES, late, 113.0, holds=True, begun=True) is Duty.GIVE_UP
+    assert judge(RULES, late, 113.0, holds=False, begun=True) is Duty.RETURN
+
+
+def test_disks_are_kept_unused_until_the_server_is_asked_when_nothing_was_begun():
+    late = renew(RULES, MET, sent_s=112.0, now_s=112.5)
+    assert judge(RULES, late, 113.0, holds=True) is Duty.RETURN
     assert not may_touch(RULES, late, 113.0)
 
 

@@ -3,9 +3,10 @@
     python iscsi_volume.py STEPS
 
 STEPS is a file with a JSON list of `{"do": "set-up" | "attach" | "check" | "prepare" | "stage" |
-"expand" | "take-down" | "detach", "name": N, "source": {...}, "block": B, "secret": {...},
-"capacity_bytes": C}`; the answers are printed as a JSON list: `{"evidence": [...]}`, or `{"error":
-CLASS, "message", "remedy"}`. What is held is remembered in a file until it is given back.
+"expand" | "take-down" | "detach" | "discard", "name": N, "source": {...}, "block": B,
+"secret": {...}, "capacity_bytes": C}`; the answers are printed as a JSON list: `{"evidence":
+[...]}`, or `{"error": CLASS, "message", "remedy"}`. What is held is remembered in a file until it
+is given back.
 
 With `"uid": U, "node": N` the disk is reserved for that node's attachment, for it alone unless
 `"shared"`; `"do": "fence"` keeps node N out, as node `"by"`; `"do": "registrants"` tells who is
@@ -145,6 +146,16 @@ class Life:
             self.evidence.append(f"{show_key(each.key)} {each.initiator} {each.port}{holds}")
         if not here:
             await self.initiator.leave(handle, paths)
+
+    async def discard(self) -> None:
+        """As of a disk that is another node's now."""
+        self._note(await self.driver.cut(self.device))
+        if self.held.published is not None:
+            self._note(await self.driver.unpublish(self.held.published))
+        if self.held.staged is not None:
+            self._note(await self.driver.unstage(self.held.staged))
+        self._note(await self.driver.discard(self.volume.name, self.device))
+        self.held.device = self.held.staged = self.held.published = None
 
     async def take_down(self) -> None:
         if self.held.published is not None:
