@@ -14,7 +14,7 @@ import msgspec
 
 from volagent.client.contract import NODES, VOLUME_ATTACHMENTS, ApiError, Client, NotFound
 from volagent.drivers.contract import Permission, VolumeSpec
-from volagent.drivers.errors import Transient, Waiting
+from volagent.drivers.errors import Transient
 from volagent.node.attachment import attachment_of
 from volagent.objects.attachments import VolumeAttachment, attachment_name
 from volagent.objects.storage import Node
@@ -43,7 +43,8 @@ class AttachmentFinder:
     async def fetch_permission(self, spec: VolumeSpec) -> Permission:
         """That this node may have a disk, as the server says now.
 
-        Raises `Waiting` when it may not, `Transient` when no server answers.
+        Raises `Transient` when it may not, or no server answers: who has waited for the permission
+        has it by what was seen last, so what is read is on its way here, too.
         """
         volume = attachment_of(spec)
         name = attachment_name(volume, self.node, exclusive=not spec.shared)
@@ -72,8 +73,8 @@ class AttachmentFinder:
         return Permission(attachment.metadata.uid, self.node, exclusive=not spec.shared)
 
 
-def _refuse(spec: VolumeSpec) -> Waiting:
-    return Waiting(
+def _refuse(spec: VolumeSpec) -> Transient:
+    return Transient(
         f"{spec.identity} is not attached to this node any more",
         remedy=f"see `volagent describe pv {spec.name}` for who has it",
     )

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import msgspec
 
 from volagent.drivers.contract import DriverTable, Permission, Reserves, VolumeSpec
-from volagent.drivers.errors import Transient, Waiting
+from volagent.drivers.errors import Transient
 
 FetchPermission = Callable[[VolumeSpec], Awaitable[Permission]]
-"""Asks a server whether this node may have a disk; raises `Waiting`, `Transient`."""
+"""Asks a server whether this node may have a disk; raises `Transient`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Permissions:
         async def confirm() -> str:
             try:
                 again = await self.fetch(spec)
-            except (Transient, Waiting) as error:
+            except Transient as error:
                 return error.message
             same = again.attachment_uid == permission.attachment_uid
             return "" if same else f"{spec.identity} was taken from this node, and given to it anew"

@@ -125,6 +125,14 @@ async def test_missing_key_is_never_registered_again(disk, one, two):
     assert await one.claims.is_fenced(one.handle, PATHS)
 
 
+async def test_disk_that_is_in_use_already_is_not_registered_for_the_first_time(disk, one):
+    claim = one.claim("a1")
+    handle, text = await one.claims.take(claim, HANDLE, PATHS, attached=True)
+    assert handle.key == 0
+    assert "attached before" in text
+    assert not disk.keys
+
+
 async def test_disk_that_is_held_for_an_earlier_attachment_is_not_taken_for_the_next(one):
     await one.take("a1")
     with pytest.raises(Fenced, match="earlier attachment"):

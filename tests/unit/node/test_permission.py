@@ -8,7 +8,7 @@ from tests.simulation.fake_kernel import FakeKernel
 from tests.unit.control.controllers import start_server
 from volagent.client.contract import NODES, VOLUME_ATTACHMENTS, ApiError
 from volagent.drivers.contract import VolumeKey, VolumeSource, VolumeSpec
-from volagent.drivers.errors import Transient, Waiting
+from volagent.drivers.errors import Transient
 from volagent.drivers.iscsi.driver import IscsiDriver
 from volagent.node.attached import AttachmentFinder
 from volagent.node.attachment import attachment_of
@@ -79,17 +79,17 @@ async def test_driver_that_tells_nobody_needs_none(setting):
 
 
 @pytest.mark.parametrize("lists", [{"attached": False}, {"in_use": False}])
-async def test_disk_that_only_one_side_names_is_waited_for(setting, lists):
+async def test_disk_that_only_one_side_names_is_refused(setting, lists):
     await setting.attach()
     await setting.tell(**lists)
-    with pytest.raises(Waiting):
+    with pytest.raises(Transient, match="not attached to this node"):
         await setting.permissions.ask(setting.spec)
 
 
-async def test_disk_of_another_node_is_waited_for(setting):
+async def test_disk_of_another_node_is_refused(setting):
     await setting.attach("node02")
     await setting.tell()
-    with pytest.raises(Waiting):
+    with pytest.raises(Transient, match="not attached to this node"):
         await setting.permissions.ask(setting.spec)
 
 

@@ -58,17 +58,25 @@ class Claims:
         return noted if noted is not None and noted.registered else None
 
     async def take(
-        self, claim: Claim | None, handle: LunHandle, paths: Sequence[Path]
+        self,
+        claim: Claim | None,
+        handle: LunHandle,
+        paths: Sequence[Path],
+        *,
+        attached: bool = False,
     ) -> tuple[LunHandle, str]:
         """Be known to the disk's storage; the handle with the key, and what to tell.
 
-        Raises `Fenced`, `Reserved`, `HostError`.
+        `attached`: the disk is here already, and may be in use: then nothing is registered for the
+        first time. Raises `Fenced`, `Reserved`, `Withdrawn`, `HostError`.
         """
         noted = self.find(handle.iqn, handle.lun, handle.interface)
         if noted is not None:
             return await self._take_again(claim, handle, noted, paths)
         if claim is None:
             return handle, ""
+        if attached:
+            return handle, _cannot("it was attached before that was wanted")
         try:
             can = await self.persistent.capabilities(paths[0])
             before = await self.persistent.standing(paths[0])

@@ -158,7 +158,7 @@ class RealInitiator:
         if noted and noted != handle.wwid:
             text = f"was {noted} when it was attached, and is {handle.wwid} now"
             raise LunChanged("attach", f"{wish.iqn} LUN {wish.lun}", 0, text)
-        handle = await self._claim(wish, handle, paths, remarks)  # (6)
+        handle = await self._claim(wish, handle, paths, remarks, attached=bool(noted))  # (6)
         found = await self._devices.choose(handle, paths, remarks)
         self._known.note(handle)  # (8)
         return found
@@ -208,9 +208,10 @@ class RealInitiator:
         return handle, paths, remarks
 
     async def _claim(
-        self, wish: LunWish, handle: LunHandle, paths: Sequence[Path], remarks: list[str]
-    ) -> LunHandle:
-        took, text = await self._claims.take(wish.claim, handle, paths)
+        self, wish: LunWish, handle: LunHandle, paths: Sequence[Path], remarks: list[str],
+        *, attached: bool,
+    ) -> LunHandle:  # fmt: skip
+        took, text = await self._claims.take(wish.claim, handle, paths, attached=attached)
         remarks += [text] if text else []
         if took.key:
             registered = {path.directory for path in paths}

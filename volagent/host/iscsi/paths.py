@@ -106,7 +106,7 @@ class Paths:
 
     async def cut(self, path: Path) -> None:
         """Have the kernel refuse everything for a device from now on. Raises `HostError`."""
-        await self._write(path.session, f"{path.directory}/state", "offline", ASK_TIMEOUT_S)
+        await self._write(path.session, f"{path.directory}/state", "offline\n", ASK_TIMEOUT_S)
 
     async def delete(self, path: Path, *, write_out: bool) -> None:
         """Take a device away that nobody holds. Raises `Busy`, `TimedOut`, `HostError`.
