@@ -95,6 +95,20 @@ class ProvisionSettings(msgspec.Struct, frozen=True):
     """Classes that name one of these provisioners need no parameters."""
 
 
+class StorageSettings(msgspec.Struct, frozen=True):
+    """Volumes of this machine's disk for the whole cluster: the role of `volagent storage`."""
+
+    enabled: bool = False
+    directory: str = ""
+    """Where the volumes are; filled with `<state_dir>/storage`. One that is named must exist."""
+    portals: tuple[str, ...] = ()
+    """`address:port` where nodes reach this machine's iSCSI target; its first address if empty."""
+    iqn: str = ""
+    """What targets' names begin with; `iqn.2026-01.dev.volagent:<node>` if empty."""
+    overcommit: Annotated[float, msgspec.Meta(gt=0)] = 1.0
+    """How many times the file system's size volumes may be promised together."""
+
+
 class DiscoveryRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A directory whose entries become `local` PersistentVolumes of this node."""
 
@@ -180,6 +194,7 @@ class Settings(msgspec.Struct, frozen=True):
     auth: AuthSettings = AuthSettings()
     nfs: NfsSettings = NfsSettings()
     provision: ProvisionSettings = ProvisionSettings()
+    storage: StorageSettings = StorageSettings()
     discovery: tuple[DiscoveryRule, ...] = ()
     trash: TrashSettings = TrashSettings()
     aws: AwsSettings = AwsSettings()

@@ -90,6 +90,8 @@ async def _serve(
         **make_volume_controllers(settings, copies, client, events, process.clock, node.machine),
         **make_node_controllers(settings, copies, client, events, node.machine),
     }
+    if node.storage is not None:
+        await node.storage.restore()
     await open_listeners(serving)
     start_loop("certificate", renewal)
     start_loop("lease", lease.run())

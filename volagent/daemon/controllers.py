@@ -5,7 +5,7 @@ which process they run in. Built before the copies run, so that nobody misses a 
 """
 
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from volagent.aio.clock import Clock
@@ -25,15 +25,19 @@ from volagent.control.protect.run import ProtectionController
 from volagent.control.provision.run import ProvisionController
 from volagent.control.schedule.run import Scheduler
 from volagent.control.schedule.view import PlacementView
+from volagent.control.show.room import Measure, RoomReporter
+from volagent.control.show.run import ShowController
 from volagent.control.snapshot.run import SnapshotController
 from volagent.drivers.attaching.table import make_attachers
 from volagent.drivers.image import IMAGE
 from volagent.drivers.provisioning.contract import ProvisionerTable
 from volagent.drivers.provisioning.directory import DIRECTORY
+from volagent.drivers.showing.contract import ShowerTable
 from volagent.host.contract import Host
 from volagent.host.directory_watch import LocalWatches
 from volagent.host.local_storage import LocalStorage
 from volagent.host.process import Helpers
+from volagent.objects.storage_nodes import STORAGE_PROVISIONERS
 from volagent.settings import Settings
 
 NODE_LOCAL = (str(IMAGE), str(DIRECTORY))
@@ -54,6 +58,9 @@ class Machine:
     host: Host
     helpers: Helpers
     provisioners: ProvisionerTable
+    showers: ShowerTable = field(default_factory=dict)
+    """What shows this machine's volumes to other nodes, if it is a storage node."""
+    measure_room: Measure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +83,7 @@ def make_server_controllers(
     """The controllers of a cluster, and those of what `machine` can provision."""
     scheduler = Scheduler(copies, client, events, clock)
     attaching = AttachController(copies, client, events, make_attachers(), clock)
-    known = frozenset({*machine.provisioners, *NODE_LOCAL})
+    known = frozenset({*machine.provisioners, *NODE_LOCAL, *STORAGE_PROVISIONERS})
     running: dict[str, Controller] = {
         "binder": Binder(copies, client, events, known),
         "scheduler": scheduler,
@@ -117,7 +124,7 @@ def make_node_controllers(
     events: EventRecorder,
     machine: Machine,
 ) -> dict[str, Controller]:
-    """The controllers of this VM's own disks."""
+    """The controllers of this VM's own disks, and of what it shows to others."""
     rules = [
         Rule(
             rule.directory, rule.storage_class, rule.reclaim_policy, rule.labels,
@@ -125,13 +132,18 @@ def make_node_controllers(
         )
         for rule in settings.discovery
     ]  # fmt: skip
-    if not rules:
-        return {}
-    discovery = Discovery(
-        copies, client, events,
-        storage=LocalStorage(machine.host, machine.helpers),
-        watches=LocalWatches(machine.host.mounts),
-        node_name=settings.node_name,
-        rules=rules,
-    )  # fmt: skip
-    return {"discovery": discovery}
+    running: dict[str, Controller] = {}
+    if rules:
+        running["discovery"] = Discovery(
+            copies, client, events,
+            storage=LocalStorage(machine.host, machine.helpers),
+            watches=LocalWatches(machine.host.mounts),
+            node_name=settings.node_name,
+            rules=rules,
+        )  # fmt: skip
+    if machine.showers:
+        node = settings.node_name
+        running["showing"] = ShowController(copies, client, machine.showers, node)
+        if machine.measure_room is not None:
+            running["storage room"] = RoomReporter(copies, client, machine.measure_room, node)
+    return running
