@@ -245,6 +245,7 @@ class World:
         self.nodes = [FakeNode(self, f"node{number:02}") for number in range(1, nodes + 1)]
         self.serial = 0
         self.controller = None
+        self.attachers = {DRIVER: self.storage}
 
     async def bootstrap(self, disks, *, modes=("ReadWriteOnce",)):
         await self.client.housekeeping.bootstrap()
@@ -275,9 +276,7 @@ class World:
         copies = SharedCopies(client)
         events = EventRecorder(client, self.clock, component="volagent", host="server")
         async with Supervisor() as tasks:
-            self.controller = AttachController(
-                copies, client, events, {DRIVER: self.storage}, self.clock
-            )
+            self.controller = AttachController(copies, client, events, self.attachers, self.clock)
             for part in (copies, events, self.controller):
                 tasks.start_loop(type(part).__name__, part.run())
             await life.dead.wait()

@@ -52,12 +52,12 @@ class StorageNode(Agent):
     def targets(self) -> list[str]:
         """The names of the targets that the kernel has."""
         return self.machine.run(
-            "ls -d /sys/kernel/config/target/iscsi/iqn.* 2>/dev/null | xargs -rn1 basename"
+            "ls -d /sys/kernel/config/target/iscsi/iqn.* 2>/dev/null | xargs -rn1 basename || true"
         ).out.split()
 
     def let_in(self) -> list[str]:
         """The initiators that the kernel lets in to any target."""
         return self.machine.run(
             "ls -d /sys/kernel/config/target/iscsi/iqn.*/tpgt_1/acls/* 2>/dev/null"
-            " | xargs -rn1 basename"
+            " | xargs -rn1 basename || true"
         ).out.split()

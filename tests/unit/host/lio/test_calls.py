@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.host.lio.fake_configfs import FakeConfigfs, prepare
+from tests.simulation.fake_configfs import FakeConfigfs, prepare
 from volagent.host.errors import HostError
 from volagent.host.lio import calls
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from volagent.host.errors import HostError
+from volagent.host.lio import calls
 from volagent.host.lio.configfs import Configfs
 
 _ATTRIBUTES = {
@@ -87,3 +88,21 @@ def prepare(root: Path) -> None:
     """As the kernel's modules have it when they are loaded."""
     (root / "core").mkdir(parents=True)
     (root / "dbroot").write_text("/var/target\n")
+
+
+class FakeTarget:
+    """`TargetService` over such a directory, in this process."""
+
+    def __init__(self, root: Path, directory: str, iqn_base: str) -> None:
+        self._asked = {
+            "path": directory, "iqn_base": iqn_base, "portals": ["192.0.2.1:3260"],
+            "configfs": str(root),
+        }  # fmt: skip
+        if not root.exists():
+            prepare(root)
+
+    async def load(self) -> None:
+        return
+
+    async def ask(self, do: str, **request: object) -> dict:
+        return calls.perform({"do": do, **self._asked, **request}, FakeConfigfs)
