@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
+from volagent.settings_storage import StorageSettings
+
 MAX_SOCKET_PATH_BYTES = 107
 """`sockaddr_un.sun_path` holds 108 bytes with the final NUL."""
 
@@ -93,20 +95,6 @@ class ProvisionSettings(msgspec.Struct, frozen=True):
     """Where `directory.volagent.dev` makes its directories; filled with `<state_dir>/volumes`."""
     nfs: tuple[NfsExport, ...] = ()
     """Classes that name one of these provisioners need no parameters."""
-
-
-class StorageSettings(msgspec.Struct, frozen=True):
-    """Volumes of this machine's disk for the whole cluster: the role of `volagent storage`."""
-
-    enabled: bool = False
-    directory: str = ""
-    """Where the volumes are; filled with `<state_dir>/storage`. One that is named must exist."""
-    portals: tuple[str, ...] = ()
-    """`address:port` where nodes reach this machine's iSCSI target; its first address if empty."""
-    iqn: str = ""
-    """What targets' names begin with; `iqn.2026-01.dev.volagent:<node>` if empty."""
-    overcommit: Annotated[float, msgspec.Meta(gt=0)] = 1.0
-    """How many times the file system's size volumes may be promised together."""
 
 
 class DiscoveryRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -1,103 +1,24 @@
 """Volumes from a VM with a disk: `volagent storage`, a server, and two nodes that use them."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from functools import partial
 
 import pytest
 
-from tests.cluster import manifests
-from tests.cluster.lab.cluster import Agent, Server, on
+from tests.cluster import storage_site
 from tests.cluster.lab.iscsi_initiator import IscsiInitiator
-from tests.cluster.lab.machine import Hardware, Lab
-from tests.cluster.lab.node import Json
-from tests.cluster.lab.storage_node import StorageNode
+from tests.cluster.lab.machine import Lab
+from tests.cluster.storage_site import MOVE_S, Site, make_storage_site, storage_class, user
 
 pytestmark = pytest.mark.only_on("uml", reason="the storage node's second disk")
 
-KIND = "kubernetes.io~iscsi"
 CLASS = "disks"
-MOVE_S = 60.0
-ATTACHMENTS = "/apis/storage.k8s.io/v1/volumeattachments"
-
-
-@dataclass(frozen=True)
-class Site:
-    server: Server
-    storage: StorageNode
-    nodes: tuple[Agent, Agent]
-
-    def volume_of(self, claim: str) -> Json:
-        path = f"/api/v1/namespaces/default/persistentvolumeclaims/{claim}"
-        name = self.server.call("GET", path)["spec"]["volumeName"]
-        volume: Json = self.server.call("GET", f"/api/v1/persistentvolumes/{name}")
-        return volume
-
-    def home(self, node: Agent, pod: Json, claim: str) -> str:
-        return node.volume(pod, KIND, self.volume_of(claim)["metadata"]["name"])
-
-    def clean(self, *documents: Json) -> None:
-        self.server.delete_gone(*documents, within_s=MOVE_S)
-
-    def until(self, holds, what: str, within_s: float = 30.0) -> None:
-        end_s = time.monotonic() + within_s * self.server.machine.patience
-        while not holds():
-            assert time.monotonic() < end_s, f"not in time: {what}\n{self.storage.log()}"
-            time.sleep(0.2)
+claim = partial(storage_site.claim, of_class=CLASS)
 
 
 @pytest.fixture(scope="module")
 def site(lab: Lab) -> Site:
-    server = Server(lab.add_machine("server", Hardware(memory_mib=512, disks_mib=(128,))))
-    storage = StorageNode(
-        lab.add_machine("storage01", Hardware(memory_mib=512, disks_mib=(128, 512)))
-    )
-    hardware = Hardware(memory_mib=512, disks_mib=(128,))
-    one, two = (Agent(lab.add_machine(name, hardware)) for name in ("node01", "node02"))
-    lab.start_all()
-    server.start()
-    command = server.make_join_command()
-
-    def enter(agent: Agent) -> None:
-        if agent is not storage:
-            IscsiInitiator(agent.machine).start(patience_s=120)
-        agent.join(command)
-        agent.start()
-
-    with ThreadPoolExecutor() as threads:
-        list(threads.map(enter, (storage, one, two)))
-    made = Site(server, storage, (one, two))
-    server.declare(storage_class())
-    return made
-
-
-def storage_class() -> Json:
-    return {
-        "apiVersion": "storage.k8s.io/v1",
-        "kind": "StorageClass",
-        "metadata": {"name": CLASS},
-        "provisioner": "iscsi.volagent.dev",
-        "reclaimPolicy": "Delete",
-        "allowVolumeExpansion": True,
-    }
-
-
-def claim(name: str, size: str = "64Mi", **more: object) -> Json:
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolumeClaim",
-        "metadata": {"name": name, "namespace": "default"},
-        "spec": {
-            "accessModes": ["ReadWriteOnce"],
-            "storageClassName": CLASS,
-            "resources": {"requests": {"storage": size}},
-            **more,
-        },
-    }
-
-
-def user(name: str, node: Agent) -> Json:
-    return on(manifests.pod(name, [manifests.claim_volume("data", name)]), node)
+    return make_storage_site(lab, storage_class(CLASS, "iscsi.volagent.dev"))
 
 
 def test_claim_gets_a_disk_that_follows_its_pod_and_nobody_else_reaches(site, figure):
@@ -201,7 +122,7 @@ def test_disk_grows_while_it_is_used(site):
 
 
 def test_more_than_the_disk_has_is_refused_and_told(site):
-    wanted = claim("greedy", "10Gi")
+    wanted = claim("greedy", size="10Gi")
     site.server.declare(wanted)
     site.until(
         lambda: any("over 1 times its size" in each for each in site.server.events(wanted)),

@@ -17,6 +17,17 @@ mountpoint -q {pool} || {{
 }}
 """
 
+_SERVE_NFS = """
+modprobe -a sunrpc lockd nfsd
+mkdir -p /var/lib/nfs/v4recovery
+touch /var/lib/nfs/etab
+mountpoint -q /proc/fs/nfsd || mount -t nfsd nfsd /proc/fs/nfsd
+pgrep -x rpcbind >/dev/null || rpcbind -w
+exportfs -r
+rpc.nfsd 4
+pgrep -x rpc.mountd >/dev/null || rpc.mountd
+"""
+
 
 class StorageNode(Agent):
     """`volagent storage`, of a machine that has joined; `start` again after a power cut."""
@@ -44,6 +55,16 @@ class StorageNode(Agent):
     def volagent(self, arguments: str) -> str:
         """What the command line says to an administrator here."""
         return self.machine.run(f"{self.machine.installation.program} {arguments}").out
+
+    def serve_nfs(self) -> None:
+        """Start the kernel's NFS server, as the machine's own service would at a boot."""
+        self.machine.run(_SERVE_NFS)
+
+    def shown_to(self, path: str) -> list[str]:
+        """The addresses that a directory is exported to."""
+        found = self.machine.run("exportfs -s || true").out.splitlines()
+        lines = [line.split() for line in found if line.split()[:1] == [path]]
+        return sorted(client.partition("(")[0] for line in lines for client in line[1:])
 
     def file(self, volume: str) -> str:
         """Where a volume's content is."""

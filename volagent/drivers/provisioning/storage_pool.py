@@ -1,10 +1,11 @@
 """What the disks of a storage node are promised, and what they have: over-commitment is refused.
 
-A volume's file is sparse, so its whole size is a promise; so are those of snapshots and of what is
-in the trash. The sum may be `overcommit` times the file system's size. Blocks for microseconds per
-volume: for the pool of threads.
+A volume's file is sparse, so its whole size is a promise, as a directory's is; so are those of
+snapshots and of what is in the trash. The sum may be `overcommit` times the file system's size.
+Blocks for microseconds per volume: for the pool of threads.
 """
 
+import json
 import os
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,7 @@ import msgspec
 
 from volagent.drivers.provisioning.contract import OutOfSpace
 
+_RECORDS: Final = ".volagent"
 _TRASH: Final = ".volagent/trash"
 
 
@@ -46,9 +48,9 @@ class StoragePool:
         """What there is now. Raises `OSError`."""
         found = os.statvfs(self.directory)
         total_bytes = found.f_blocks * found.f_frsize
-        promised = sum(
-            self._sizes_in(folder) for folder in (self.directory, f"{self.directory}/{_TRASH}")
-        )
+        trash = f"{self.directory}/{_TRASH}"
+        promised = self._sizes_in(self.directory, f"{self.directory}/{_RECORDS}")
+        promised += self._sizes_in(trash, trash)
         return Room(
             total_bytes, found.f_bavail * found.f_frsize, promised,
             int(total_bytes * self.overcommit),
@@ -66,17 +68,25 @@ class StoragePool:
                 " list`), or allow more: storage.overcommit in the settings",
             )
 
-    def _sizes_in(self, folder: str) -> int:
+    def size_of(self, volume: str) -> int:
+        """What a volume is promised: its file's size, or what its owner marker says."""
+        return self._size_of(f"{self.directory}/{volume}", f"{self.directory}/{_RECORDS}/{volume}")
+
+    def _sizes_in(self, folder: str, records: str) -> int:
         try:
             with os.scandir(folder) as entries:
-                paths = [f"{entry.path}/{self.file}" for entry in entries if entry.is_dir()]
+                names = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         except FileNotFoundError:
             return 0
-        return sum(_size_of(path) for path in paths)
+        return sum(self._size_of(f"{folder}/{name}", f"{records}/{name}") for name in names)
 
-
-def _size_of(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except (FileNotFoundError, NotADirectoryError):
-        return 0  # it went meanwhile, or is no volume's
+    def _size_of(self, directory: str, record: str) -> int:
+        try:
+            return os.stat(f"{directory}/{self.file}").st_size
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        try:
+            with open(f"{record}.json", "rb") as file:
+                return int(json.load(file).get("capacity_bytes", 0))
+        except (OSError, ValueError):
+            return 0  # it went meanwhile, or is no volume's

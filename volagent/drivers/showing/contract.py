@@ -39,8 +39,11 @@ class Shower(Protocol):
     async def hide(self, volume: str, node: str) -> str:
         """Keep a node out; the evidence. (2)"""
 
+    async def fence(self, volume: str, node: str) -> str:
+        """As `hide`, and `show` refuses the node until `hide` was asked for: it was detached."""
+
     async def list_shown(self) -> Mapping[str, Collection[str]]:
-        """The nodes that may be let in, by volume."""
+        """The nodes that may be let in, or were and are fenced, by volume."""
 
     async def fetch_credentials(self, volume: str) -> Mapping[str, str]:
         """The data of the Secret with which nodes log in; empty when they need none."""

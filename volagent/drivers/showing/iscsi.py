@@ -45,6 +45,10 @@ class IscsiShower:
         """Keep it out, and end its session."""
         return str((await self._ask("unpublish", volume=volume, node=node))["evidence"])
 
+    async def fence(self, volume: str, node: str) -> str:
+        """Keep it out until it was detached."""
+        return str((await self._ask("fence", volume=volume, node=node))["evidence"])
+
     async def list_shown(self) -> Mapping[str, Collection[str]]:
         """By the records."""
         return {

@@ -13,7 +13,7 @@ import os
 import re
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from volagent.host.errors import HostError
@@ -86,8 +86,12 @@ def publish(node: StorageNode, request: Json) -> Json:
             f"the nodes {name} and {same[0]} have the same initiator's name, {initiator}",
             "give one of them another in /etc/iscsi/initiatorname.iscsi; was a machine cloned?",
         )
+    if name in shown.barred:
+        return _refuse(
+            f"node {name} was fenced from {target.iqn}", "it is let in again when it was detached"
+        )
     before = shown.nodes.get(name)
-    node.records.write(Shown(target.volume, {**shown.nodes, name: initiator}))
+    node.records.write(replace(shown, nodes={**shown.nodes, name: initiator}))
     if before not in (None, initiator):
         target.keep_out(str(before))
     target.make()
@@ -100,18 +104,34 @@ def publish(node: StorageNode, request: Json) -> Json:
 
 
 def unpublish(node: StorageNode, request: Json) -> Json:
-    """Keep `node` out of a volume: `evidence`, as read back."""
-    name, target = request["node"], node.target(request["volume"])
-    shown = node.records.read(target.volume)
+    """Keep `node` out of a volume, until it is let in again: `evidence`, as read back."""
+    name = request["node"]
+    shown = node.records.read(request["volume"])
+    barred = tuple(each for each in shown.barred if each != name)
+    return _keep_out(node, shown, name, barred)
+
+
+def fence(node: StorageNode, request: Json) -> Json:
+    """Keep `node` out of a volume, and let it in no more until it was detached (`unpublish`)."""
+    name = request["node"]
+    shown = node.records.read(request["volume"])
+    return _keep_out(node, shown, name, tuple(sorted({*shown.barred, name})))
+
+
+def _keep_out(node: StorageNode, shown: Shown, name: str, barred: tuple[str, ...]) -> Json:
+    target = node.target(shown.volume)
     left = {other: known for other, known in shown.nodes.items() if other != name}
     initiator = shown.nodes.get(name)
     if initiator is None:
+        node.records.write(replace(shown, barred=barred))
         return {"evidence": f"{name} was not let in to {target.iqn}"}
+    if name in barred:
+        node.records.write(replace(shown, barred=barred))
     had_session = target.has_session(initiator)
     target.keep_out(initiator)
     if not left:
         target.remove()
-    node.records.write(Shown(target.volume, left))
+    node.records.write(Shown(target.volume, left, barred))
     ended = "its session was ended" if had_session else "it had no session"
     return {"evidence": f"{initiator} is not let in to {target.iqn} any more; {ended}"}
 
@@ -127,21 +147,24 @@ def restore(node: StorageNode, _: Json) -> Json:
     missing: list[str] = []
     on_record = node.records.read_all()
     for shown in on_record:
+        if not shown.nodes:
+            continue
         target = node.target(shown.volume)
         if not os.path.isfile(target.file):
             missing.append(shown.volume)
             continue
         target.make()
-        for stale in set(target.initiators()) - set(shown.nodes.values()):
+        let_in = {name: known for name, known in shown.nodes.items() if name not in shown.barred}
+        for stale in set(target.initiators()) - set(let_in.values()):
             target.keep_out(stale)
-        for initiator in shown.nodes.values():
+        for initiator in let_in.values():
             target.let_in(initiator, node.chap(shown.volume))
         targets.append(target)
     for target in targets:
         target.enable()
     for target in targets:
         target.open_portals(node.portals)
-    _remove_unknown(node, {node.target(shown.volume).iqn for shown in on_record})
+    _remove_unknown(node, {node.target(shown.volume).iqn for shown in on_record if shown.nodes})
     return {"shown": [target.volume for target in targets], "missing": missing}
 
 
@@ -151,8 +174,9 @@ def resize(node: StorageNode, request: Json) -> Json:
 
 
 def describe(node: StorageNode, _: Json) -> Json:
-    """`shown`: the nodes that are let in, by volume."""
-    return {"shown": {each.volume: dict(each.nodes) for each in node.records.read_all()}}
+    """`shown`: the nodes that are let in, or were and are fenced, by volume."""
+    found = node.records.read_all()
+    return {"shown": {each.volume: sorted({*each.nodes, *each.barred}) for each in found}}
 
 
 def password(node: StorageNode, request: Json) -> Json:
@@ -204,6 +228,7 @@ def _refuse(fact: str, remedy: str) -> Json:
 _OPERATIONS: Final = {
     "publish": publish,
     "unpublish": unpublish,
+    "fence": fence,
     "restore": restore,
     "resize": resize,
     "describe": describe,

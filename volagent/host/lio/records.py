@@ -1,6 +1,7 @@
 """What a storage node remembers of whom it shows a disk to, beside the disks.
 
-    .volagent/iscsi/<volume>.json     nodes that may reach the volume, by their initiators' names
+    .volagent/iscsi/<volume>.json     nodes that may reach the volume, by their initiators' names,
+                                      and those that may not again until they are detached
     .volagent/iscsi/key               what the volumes' passwords are derived from
     .volagent/iscsi/lock              held by whoever changes the target
 
@@ -34,6 +35,8 @@ class Shown:
     volume: str
     nodes: Mapping[str, str] = field(default_factory=dict)
     """Node → the name of its initiator."""
+    barred: tuple[str, ...] = ()
+    """Nodes that were fenced: not to be let in again by this attachment."""
 
 
 class ShownRecords:
@@ -58,12 +61,14 @@ class ShownRecords:
         path = self._path(volume)
         try:
             with open(path, "rb") as file:
-                nodes = json.load(file)["nodes"]
+                found = json.load(file)
+                nodes, barred = found["nodes"], found.get("barred", ())
         except FileNotFoundError:
             return Shown(volume)
         except (ValueError, KeyError, TypeError) as error:
             raise HostError("read", path, 0, f"is no record: {error}") from error
-        return Shown(volume, {str(node): str(name) for node, name in nodes.items()})
+        known = {str(node): str(name) for node, name in nodes.items()}
+        return Shown(volume, known, tuple(map(str, barred)))
 
     def read_all(self) -> list[Shown]:
         """Every volume that is shown to somebody."""
@@ -74,10 +79,13 @@ class ShownRecords:
         return [self.read(each.removesuffix(_SUFFIX)) for each in names if each.endswith(_SUFFIX)]
 
     def write(self, shown: Shown) -> None:
-        """Remember it, durably; a volume that is shown to nobody has no record."""
+        """Remember it, durably; a volume that nobody has has no record."""
         path = self._path(shown.volume)
-        if shown.nodes:
-            self._put(path, json.dumps({"nodes": dict(shown.nodes)}).encode())
+        if shown.nodes or shown.barred:
+            record: dict[str, object] = {"nodes": dict(shown.nodes)}
+            if shown.barred:
+                record["barred"] = list(shown.barred)
+            self._put(path, json.dumps(record).encode())
         else:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)

@@ -56,6 +56,10 @@ class Machine:
         acls = self.group(volume) / "acls"
         return sorted(os.listdir(acls)) if acls.exists() else []
 
+    def barred(self) -> list[str]:
+        record = self.pool / ".volagent/iscsi" / f"{VOLUME}.json"
+        return json.loads(record.read_text()).get("barred", []) if record.exists() else []
+
     def read(self, path: str) -> str:
         return (self.kernel / path).read_text().strip()
 
@@ -104,7 +108,7 @@ def test_one_of_two_is_kept_out_and_the_other_goes_on(machine):
     machine.publish("node02", TWO)
     machine.ask("unpublish", volume=VOLUME, node="node01")
     assert machine.initiators() == [TWO]
-    assert machine.ask("describe") == {"shown": {VOLUME: {"node02": TWO}}}
+    assert machine.ask("describe") == {"shown": {VOLUME: ["node02"]}}
 
 
 def test_unpublishing_what_was_never_published_is_done(machine):
@@ -147,7 +151,7 @@ def test_disk_whose_file_is_not_there_is_told_and_its_record_kept(machine):
     machine.power_cut()
     (machine.pool / VOLUME).rename(machine.pool / "elsewhere")
     assert machine.ask("restore") == {"shown": [], "missing": [VOLUME]}
-    assert machine.ask("describe") == {"shown": {VOLUME: {"node01": ONE}}}
+    assert machine.ask("describe") == {"shown": {VOLUME: ["node01"]}}
 
 
 def test_target_that_is_on_no_record_is_removed_and_those_of_others_stay(machine):
@@ -163,13 +167,13 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("do", ["publish", "unpublish"])
+@pytest.mark.parametrize("do", ["publish", "unpublish", "fence"])
 def test_killed_anywhere_restore_shows_what_is_on_record_and_nothing_else(machine, tmp_path, do):
     machine.make_disk()
     for step in range(100):
         machine.power_cut()
         shutil.rmtree(machine.pool / ".volagent", ignore_errors=True)
-        if do == "unpublish":
+        if do != "publish":
             machine.publish("node01", ONE)
         left = step
 
@@ -204,12 +208,40 @@ def test_killed_anywhere_restore_shows_what_is_on_record_and_nothing_else(machin
             calls.perform(request, Dying)
         except Killed:
             machine.ask("restore")
-            recorded = machine.ask("describe")["shown"].get(VOLUME, {})
-            assert machine.initiators() == sorted(recorded.values()), step
+            recorded = machine.ask("describe")["shown"].get(VOLUME, [])
+            let_in = bool(recorded) and "node01" not in machine.barred()
+            assert machine.initiators() == ([ONE] if let_in else []), step
             continue
         assert step > 3
         return
     raise AssertionError("it never ends")
+
+
+def test_fenced_node_stays_out_across_a_power_cut_until_it_was_detached(machine):
+    machine.make_disk()
+    machine.publish("node01", ONE)
+    machine.publish("node02", TWO)
+    assert "not let in" in machine.ask("fence", volume=VOLUME, node="node01")["evidence"]
+    assert machine.initiators() == [TWO]
+    assert "was fenced" in machine.publish("node01", ONE)["refused"]["fact"]
+    machine.power_cut()
+    machine.ask("restore")
+    assert machine.initiators() == [TWO]
+    assert "was fenced" in machine.publish("node01", ONE)["refused"]["fact"]
+    machine.ask("unpublish", volume=VOLUME, node="node01")
+    machine.publish("node01", ONE)
+    assert machine.initiators() == [ONE, TWO]
+
+
+def test_only_node_that_is_fenced_leaves_nothing_but_its_name(machine):
+    machine.make_disk()
+    machine.publish("node01", ONE)
+    machine.ask("fence", volume=VOLUME, node="node01")
+    assert not machine.group().exists()
+    assert machine.ask("describe") == {"shown": {VOLUME: ["node01"]}}
+    assert machine.ask("restore") == {"shown": [], "missing": []}
+    machine.ask("unpublish", volume=VOLUME, node="node01")
+    assert machine.ask("describe") == {"shown": {}}
 
 
 def test_disk_that_is_shown_takes_on_its_files_size(machine):

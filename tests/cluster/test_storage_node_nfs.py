@@ -1,0 +1,63 @@
+"""Shared directories from a VM with a disk: shown by NFS to the nodes that have them, alone."""
+
+from functools import partial
+
+import pytest
+
+from tests.cluster import storage_site
+from tests.cluster.lab.machine import Lab
+from tests.cluster.storage_site import MOVE_S, Site, make_storage_site, storage_class, user
+
+pytestmark = pytest.mark.only_on("uml", reason="the storage node's second disk")
+
+CLASS = "shared"
+KIND = "kubernetes.io~csi"
+# Version 3: the machines' own root is an overlay, which cannot be the root of version 4.
+OPTIONS = ["vers=3", "nolock"]
+claim = partial(storage_site.claim, of_class=CLASS, accessModes=["ReadWriteMany"])
+
+
+@pytest.fixture(scope="module")
+def site(lab: Lab) -> Site:
+    made = make_storage_site(lab, storage_class(CLASS, "nfs.volagent.dev", mountOptions=OPTIONS))
+    made.storage.serve_nfs()
+    return made
+
+
+def test_directory_is_shared_by_those_who_have_it_and_closed_to_others(site, figure):
+    one, two = site.nodes
+    wanted, first = claim("both"), user("first", one, "both")
+    site.server.declare(wanted)
+    ready = site.server.declare_ready(first, within_s=MOVE_S)
+    figure("claim and pod declared to a mounted directory of a storage node", ready.took_ms)
+    attributes = site.volume_of("both")["spec"]["csi"]["volumeAttributes"]
+    by_hand = (
+        f"mkdir -p /mnt/x; mount -t nfs -o vers=3,nolock,retry=0"
+        f" {attributes['server']}:{attributes['path']} /mnt/x"
+    )
+    assert two.machine.run(by_hand, check=False).code != 0
+    assert site.storage.shown_to(attributes["path"]) == [one.machine.address]
+
+    second = user("second", two, "both")
+    site.server.declare_ready(second, within_s=MOVE_S)
+    home = site.home(one, first, "both", KIND) + "/mount"
+    one.machine.run(f"echo shared >{home}/note")
+    other = site.home(two, second, "both", KIND) + "/mount"
+    assert two.machine.run(f"cat {other}/note").out == "shared\n"
+
+    site.clean(first)
+    site.until(
+        lambda: site.storage.shown_to(attributes["path"]) == [two.machine.address],
+        "the first node is out",
+    )
+    assert one.machine.run(by_hand, check=False).code != 0
+    assert two.machine.run(f"cat {other}/note").out == "shared\n"
+
+    site.storage.machine.power_cut()
+    site.storage.machine.start()
+    site.storage.start()
+    site.storage.serve_nfs()
+    assert site.storage.shown_to(attributes["path"]) == [two.machine.address]
+    assert two.machine.run(f"cat {other}/note", timeout_s=120).out == "shared\n"
+    site.clean(second, wanted)
+    site.until(lambda: site.storage.shown_to(attributes["path"]) == [], "nobody is let in")
