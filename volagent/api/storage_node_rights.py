@@ -59,7 +59,7 @@ class StorageNodeRights:
         """Whether a volume that is to be stored says that it is this node's."""
         annotations = (volume.get("metadata") or {}).get("annotations") or {}
         spec = volume.get("spec") or {}
-        kinds = {kind for kind in spec if kind in PV_SOURCES}
+        kinds = {kind for kind in spec if kind in PV_SOURCES and spec[kind] is not None}
         driver = (spec.get("csi") or {}).get("driver", NFS_PROVISIONER)
         return (
             # Never a path of other nodes: what is reached over the network is all it may offer.
