@@ -40,11 +40,11 @@ class Site:
             time.sleep(0.2)
 
 
-def make_storage_site(lab: Lab, *classes: Json, fs_type: str = "ext4") -> Site:
+def make_storage_site(lab: Lab, *classes: Json, fs_type: str = "ext4", pool_mib: int = 512) -> Site:
     """Boot everything, let the machines join, declare the classes."""
     server = Server(lab.add_machine("server", Hardware(memory_mib=512, disks_mib=(128,))))
     storage = StorageNode(
-        lab.add_machine("storage01", Hardware(memory_mib=512, disks_mib=(128, 512))),
+        lab.add_machine("storage01", Hardware(memory_mib=512, disks_mib=(128, pool_mib))),
         fs_type=fs_type,
     )
     hardware = Hardware(memory_mib=512, disks_mib=(128,))

@@ -24,6 +24,8 @@ from volagent.host.lio.target import LUN, Chap, Target
 Json = dict[str, Any]
 
 FILE: Final = "disk.img"
+ONLY_RECORDS: Final = frozenset({"describe", "password"})
+"""Requests that do not touch the kernel: they need no process of their own, and no lock."""
 VOLUME_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,240}[a-z0-9])?")
 _GET_FLAGS: Final = 0x80086601  # FS_IOC_GETFLAGS
 _SET_FLAGS: Final = 0x40086602
@@ -64,6 +66,8 @@ def perform(request: Json, make_tree: Callable[[str], Configfs] = Configfs) -> J
     volume = request.get("volume")
     if volume is not None and not VOLUME_NAME.fullmatch(volume):
         return _refuse(f"{volume!r} is no name of a volume", "see `volagent get pv`")
+    if request["do"] in ONLY_RECORDS:
+        return _OPERATIONS[request["do"]](node, request)
     with node.records.locked():
         return _OPERATIONS[request["do"]](node, request)
 

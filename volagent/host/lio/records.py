@@ -103,11 +103,24 @@ class ShownRecords:
             with open(path, "rb") as file:
                 key = file.read()
         except FileNotFoundError:
-            key = secrets.token_bytes(_KEY_BYTES)
-            self._put(path, key)
+            key = self._make_key(path)
         if len(key) != _KEY_BYTES:
             raise HostError("read", path, 0, f"is no key of {_KEY_BYTES} bytes")
         return key
+
+    def _make_key(self, path: str) -> bytes:
+        """The first of several that make it at once wins."""
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        mine = f"{path}.{secrets.token_hex(8)}"
+        self._put(mine, secrets.token_bytes(_KEY_BYTES))
+        try:
+            with contextlib.suppress(FileExistsError):
+                os.link(mine, path)
+        finally:
+            os.unlink(mine)
+        _sync_directory(self._folder)
+        with open(path, "rb") as file:
+            return file.read()
 
     def _put(self, path: str, content: bytes) -> None:
         unfinished = f"{path}.unfinished"

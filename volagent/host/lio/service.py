@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from volagent.host.errors import HostError
+from volagent.host.lio.calls import ONLY_RECORDS, perform
 from volagent.host.process import Helpers
 
 BACKEND: Final = "lio"
@@ -45,4 +46,6 @@ class TargetService:
             "do": do, "path": self.directory, "iqn_base": self.iqn_base,
             "portals": list(self.portals), "configfs": f"{self.configfs}/target", **request,
         }  # fmt: skip
+        if do in ONLY_RECORDS:
+            return await self.helpers.run_in_pool(perform, asked)
         return await self.helpers.call("lio", asked, backend=BACKEND, timeout_s=TIMEOUT_S)

@@ -1,4 +1,4 @@
-"""Shared directories from a VM with a disk: shown by NFS to the nodes that have them, alone."""
+"""Shared directories and copies from a VM whose disk has a file system that shares blocks (xfs)."""
 
 from functools import partial
 
@@ -19,7 +19,8 @@ claim = partial(storage_site.claim, of_class=CLASS, accessModes=["ReadWriteMany"
 
 @pytest.fixture(scope="module")
 def site(lab: Lab) -> Site:
-    made = make_storage_site(lab, storage_class(CLASS, "nfs.volagent.dev", mountOptions=OPTIONS))
+    shared = storage_class(CLASS, "nfs.volagent.dev", mountOptions=OPTIONS)
+    made = make_storage_site(lab, shared, fs_type="xfs", pool_mib=2048)
     made.storage.serve_nfs()
     return made
 
@@ -61,3 +62,54 @@ def test_directory_is_shared_by_those_who_have_it_and_closed_to_others(site, fig
     assert two.machine.run(f"cat {other}/note", timeout_s=120).out == "shared\n"
     site.clean(second, wanted)
     site.until(lambda: site.storage.shown_to(attributes["path"]) == [], "nobody is let in")
+
+
+def test_disk_in_use_is_snapshot_and_cloned_by_shared_blocks(site):
+    one, two = site.nodes
+    site.server.declare(storage_class("disks", "iscsi.volagent.dev"), SNAPSHOT_CLASS)
+    original = storage_site.claim("original", "disks", "320Mi")
+    pod = user("original", one)
+    site.server.declare(original)
+    site.server.declare_ready(pod, within_s=MOVE_S)
+    home = site.home(one, pod, "original")
+    one.machine.run(f"echo first >{home}/note; sync -f {home}")
+
+    site.server.declare(SNAPSHOT)
+    path = "/apis/snapshot.storage.k8s.io/v1/namespaces/default/volumesnapshots/noted"
+    site.until(
+        lambda: site.server.call("GET", path).get("status", {}).get("readyToUse"), "the snapshot"
+    )
+    one.machine.run(f"echo second >{home}/note; sync -f {home}")
+    for name, source in (
+        ("from-snapshot", {"apiGroup": "snapshot.storage.k8s.io", "kind": "VolumeSnapshot",
+                           "name": "noted"}),
+        ("from-claim", {"kind": "PersistentVolumeClaim", "name": "original"}),
+    ):  # fmt: skip
+        copy = storage_site.claim(name, "disks", "320Mi", dataSource=source)
+        reader = user(name, two)
+        site.server.declare(copy)
+        site.server.declare_ready(reader, within_s=MOVE_S)
+        note = two.machine.run(f"cat {site.home(two, reader, name)}/note").out
+        assert note == {"from-snapshot": "first\n", "from-claim": "second\n"}[name]
+        site.clean(reader, copy)
+    site.clean(SNAPSHOT)
+    assert one.machine.run(f"cat {home}/note").out == "second\n"
+    site.clean(pod, original)
+
+
+SNAPSHOT_CLASS = {
+    "apiVersion": "snapshot.storage.k8s.io/v1",
+    "kind": "VolumeSnapshotClass",
+    "metadata": {"name": "copies"},
+    "driver": "iscsi.volagent.dev",
+    "deletionPolicy": "Delete",
+}
+SNAPSHOT = {
+    "apiVersion": "snapshot.storage.k8s.io/v1",
+    "kind": "VolumeSnapshot",
+    "metadata": {"name": "noted", "namespace": "default"},
+    "spec": {
+        "volumeSnapshotClassName": "copies",
+        "source": {"persistentVolumeClaimName": "original"},
+    },
+}
