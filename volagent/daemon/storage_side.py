@@ -100,6 +100,10 @@ def make_storage_side(
     directory = storage.directory or f"{settings.state_dir}/storage"
     if storage.directory and not os.path.isdir(directory):
         raise StartError(f"{directory}: no such directory", "is its disk mounted?")
+    try:
+        os.makedirs(directory, mode=0o711, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"{directory}: {error.strerror}", "run as root") from error
     address = storage.address or address
     if not address:
         raise StartError("no address for nodes to reach the volumes at", "set storage.address")

@@ -21,6 +21,7 @@ from volagent.drivers.contract import Done, VolumeMode
 from volagent.drivers.errors import Rejected, Transient, Uncertain
 from volagent.drivers.provisioning.contract import (
     Grown,
+    Origin,
     OutOfSpace,
     ProvisionedVolume,
     ReclaimRequest,
@@ -139,11 +140,11 @@ class IscsiProvisioner:
     async def _fill(self, request: VolumeRequest, path: str) -> str:
         origin = request.origin
         assert origin is not None
-        name = self._name_of(origin.source) if origin.source else self._snapshot_of(origin.snapshot)
+        name = self._find_origin(origin)
         source = f"{self.export.path}/{name}/{FILE}"
-        if not os.path.exists(source):
+        if not name or not os.path.exists(source):
             raise OutOfSpace(
-                f"{name} is not on {self.storage_node}",
+                f"what is to be copied is not on {self.storage_node}",
                 remedy="a copy is made on the storage node where its original is",
             )
         if os.stat(source).st_size > request.capacity_bytes:
@@ -152,6 +153,13 @@ class IscsiProvisioner:
                 remedy="ask for at least the size of what is copied",
             )
         return await self._copy(name, path, fresh_identity=True)
+
+    def _find_origin(self, origin: Origin) -> str:
+        """The volume or snapshot here that is to be copied, "" for one of another storage node."""
+        if not origin.source:
+            return self._snapshot_of(origin.snapshot)
+        iqn = str((origin.source.get("iscsi") or {}).get("iqn", ""))
+        return self._name_of(origin.source) if iqn.startswith(f"{self.iqn_base}.") else ""
 
     async def _copy(self, name: str, path: str, *, fresh_identity: bool) -> str:
         shown = name in await self.shower.list_shown()

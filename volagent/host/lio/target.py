@@ -71,7 +71,10 @@ class Target:
     def make(self) -> None:
         """The disk and the target, which nobody reaches yet."""
         tree = self.tree
+        lun = f"{self._group}/lun/lun_{LUN}"
         tree.make(_POOL)
+        if tree.read(f"{self._disk}/enable") == "1" and not tree.links(lun):
+            tree.remove(self._disk)  # somebody was cut off: its reservations may not be back
         tree.make(self._disk)
         if tree.read(f"{self._disk}/enable") != "1":
             size = os.stat(self.file).st_size
@@ -86,9 +89,9 @@ class Target:
         tree.make(self._group)
         tree.write(f"{self._group}/attrib/authentication", "1")
         tree.write(f"{self._group}/attrib/generate_node_acls", "0")
-        tree.make(f"{self._group}/lun/lun_{LUN}")
-        if not tree.links(f"{self._group}/lun/lun_{LUN}"):
-            tree.link(f"{self._group}/lun/lun_{LUN}/{self.volume}", self._disk)
+        tree.make(lun)
+        if not tree.links(lun):
+            tree.link(f"{lun}/{self.volume}", self._disk)
 
     def let_in(self, initiator: str, chap: Chap) -> None:
         """An initiator may log in, with these credentials."""
