@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from volagent.drivers.contract import VolumeSource
 from volagent.drivers.errors import Uncertain
-from volagent.drivers.fencing.contract import FenceOrder, NoProof
+from volagent.drivers.fencing.contract import FenceOrder, Fences, FenceTable, NoProof
 from volagent.drivers.showing.contract import Shower
 
 
@@ -36,3 +36,26 @@ class HidingFence:
                 f"{order.node} is not noted as fenced from {volume}", remedy="it is tried again"
             )
         return evidence
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFirst:
+    """Of disks of one kind those that this storage node shows, then all others."""
+
+    own: Fences
+    others: Fences
+
+    async def fence(self, order: FenceOrder) -> str:
+        """By whoever can."""
+        try:
+            return await self.own.fence(order)
+        except NoProof:
+            return await self.others.fence(order)
+
+
+def join_fences(own: FenceTable, others: FenceTable) -> FenceTable:
+    """What a storage node's agent can be asked for: `own` are those of its own volumes."""
+    both = {
+        driver: OwnFirst(fence, others[driver]) for driver, fence in own.items() if driver in others
+    }
+    return {**others, **own, **both}

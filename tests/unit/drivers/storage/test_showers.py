@@ -8,7 +8,7 @@ from tests.simulation.fake_configfs import FakeTarget
 from volagent.drivers.contract import VolumeSource
 from volagent.drivers.errors import Rejected, Transient, Uncertain
 from volagent.drivers.fencing.contract import FenceOrder, NoProof
-from volagent.drivers.fencing.shown import HidingFence
+from volagent.drivers.fencing.shown import HidingFence, join_fences
 from volagent.drivers.showing.contract import Peer
 from volagent.drivers.showing.iscsi import IscsiShower
 from volagent.drivers.showing.nfs import NfsShower
@@ -140,6 +140,23 @@ async def test_fence_answers_with_what_was_read_back_and_knows_its_own_volumes(s
     strange = FenceOrder(VolumeSource("x", {"name": ""}), "unique", "node01", "uid")
     with pytest.raises(NoProof):
         await fence.fence(strange)
+
+
+class OtherFence:
+    async def fence(self, order):
+        return "by reservation"
+
+
+async def test_storage_node_fences_its_own_volumes_itself_and_others_as_any_node_does(site):
+    own = HidingFence(site.start(), lambda source: str(source.body["name"]))
+    table = join_fences({"a": own, "b": own}, {"a": OtherFence(), "c": OtherFence()})
+    assert set(table) == {"a", "b", "c"}
+    order = FenceOrder(VolumeSource("x", {"name": VOLUME}), "unique", "node01", "uid")
+    assert "not" in await table["a"].fence(order)
+    strange = FenceOrder(VolumeSource("x", {"name": ""}), "unique", "node01", "uid")
+    assert await table["a"].fence(strange) == "by reservation"
+    with pytest.raises(NoProof):
+        await table["b"].fence(strange)
 
 
 @pytest.fixture
