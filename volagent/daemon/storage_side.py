@@ -28,8 +28,10 @@ from volagent.drivers.showing.contract import Shower
 from volagent.drivers.showing.iscsi import IscsiShower
 from volagent.drivers.showing.nfs import NfsShower
 from volagent.host.contract import Host
+from volagent.host.errors import Absent, HostError
 from volagent.host.lio.service import TargetService
 from volagent.host.nfs_exports import ShownExports
+from volagent.host.pool_marker import claim_pool
 from volagent.host.process import Helpers
 from volagent.objects.storage_nodes import ISCSI_PROVISIONER, NFS_PROVISIONER, STORAGE_ROLE
 from volagent.observe.logs import get_logger
@@ -97,13 +99,7 @@ def make_storage_side(
     storage = settings.storage
     if not storage.enabled:
         return None
-    directory = storage.directory or f"{settings.state_dir}/storage"
-    if storage.directory and not os.path.isdir(directory):
-        raise StartError(f"{directory}: no such directory", "is its disk mounted?")
-    try:
-        os.makedirs(directory, mode=0o711, exist_ok=True)
-    except OSError as error:
-        raise StartError(f"{directory}: {error.strerror}", "run as root") from error
+    directory = _claim_directory(settings)
     address = storage.address or address
     if not address:
         raise StartError("no address for nodes to reach the volumes at", "set storage.address")
@@ -126,3 +122,26 @@ def make_storage_side(
             pool, shares, settings.node_name, address,
         )  # fmt: skip
     return made
+
+
+def _claim_directory(settings: Settings) -> str:
+    """Where the volumes are, which are those that were there. Raises `StartError`."""
+    named = settings.storage.directory
+    directory = named or f"{settings.state_dir}/storage"
+    if named and not os.path.isdir(named):
+        raise StartError(f"{named}: no such directory", "is its disk mounted?")
+    try:
+        os.makedirs(directory, mode=0o711, exist_ok=True)
+        claim_pool(directory, settings.node_name, f"{settings.state_dir}/node/storage-pools.json")
+    except Absent as error:
+        raise StartError(str(error), "is its disk mounted? It is looked for at the next start"
+                         ) from error  # fmt: skip
+    except HostError as error:
+        raise StartError(
+            str(error),
+            "volumes are a storage node's by its name: mount its own disk, or join this machine"
+            " under that name",
+        ) from error
+    except OSError as error:
+        raise StartError(f"{directory}: {error.strerror}", "run as root") from error
+    return directory
