@@ -18,6 +18,7 @@ import msgspec
 
 from volagent.settings_failover import FailoverSettings
 from volagent.settings_fencing import HookSettings, IscsiSettings
+from volagent.settings_storage import StorageSettings
 
 MAX_SOCKET_PATH_BYTES = 107
 """`sockaddr_un.sun_path` holds 108 bytes with the final NUL."""
@@ -197,6 +198,7 @@ class Settings(msgspec.Struct, frozen=True):
     iscsi: IscsiSettings = IscsiSettings()
     hooks: HookSettings = HookSettings()
     provision: ProvisionSettings = ProvisionSettings()
+    storage: StorageSettings = StorageSettings()
     discovery: tuple[DiscoveryRule, ...] = ()
     trash: TrashSettings = TrashSettings()
     aws: AwsSettings = AwsSettings()

@@ -4,7 +4,8 @@ An agent is the user `system:node:<name>` of the group `system:nodes`, by its ce
 without secrets that concern the choice or the making of volumes (claims, volumes, classes, nodes)
 may be read by all agents; pods only those of the node; secrets and configMaps only by name, and
 only while a pod of the node uses them. A volume may be written when it can only be used on the
-node; a claim, when it is to be made there or a pod of the node uses it.
+node; a claim, when it is to be made there or a pod of the node uses it. What storage nodes may do
+beyond that is in `storage_node_rights.py`.
 
 Of Fencings it may read those that name its node, as the one that is kept out or the one that does
 it, and write the status of the latter; for them it may read the secrets of the disk's volume.
@@ -17,6 +18,7 @@ from typing import Final
 
 from volagent.api.auth import User, forbid
 from volagent.api.fencing_rights import FencingRights
+from volagent.api.storage_node_rights import StorageNodeRights
 from volagent.client.contract import Resource
 from volagent.client.informer import Key
 from volagent.client.shared import SharedCopies
@@ -66,6 +68,7 @@ class NodeRights:
     def __init__(self, copies: SharedCopies) -> None:
         """Before `copies.run`."""
         self._copies = copies
+        self._storage = StorageNodeRights(copies)
         self._pods: dict[str, dict[Key, Pod]] = {}
         """Node → its pods."""
         copies.pods.listen(self._pod_changed)
@@ -80,6 +83,8 @@ class NodeRights:
             return verb in _CHANGE and action.name in ("", node)
         if resource in _COPIES:
             return verb != "deletecollection"
+        if resource == "events":
+            return verb in _CHANGE
         return self._may_here(node, action, field_selector)
 
     def _may_here(self, node: str, action: Action, field_selector: str) -> bool:
@@ -92,10 +97,11 @@ class NodeRights:
                 return self._fencings.may(node, action, field_selector)
             case "leases":
                 return action.namespace == LEASE_NAMESPACE and action.name in ("", node)
-            case "events":
-                return verb in _CHANGE
             case "secrets" | "configmaps":
-                return verb in _READ and self._may_read(node, action, field_selector)
+                used = verb in _READ and self._may_read(node, action, field_selector)
+                return used or self._storage.may_write_secret(node, action)
+            case "volumeattachments":
+                return verb == "patch" and self._storage.may_answer(node, action.name)
             case "serviceaccounts/token":
                 return verb == "create" and self._uses_account(node, action)
             case "persistentvolumes" | "persistentvolumes/status":
@@ -110,8 +116,11 @@ class NodeRights:
         name = (new.get("metadata") or {}).get("name", "")
         if resource.plural in ("nodes", "csinodes", "leases") and name != node:
             raise forbid(user, "create", f"{resource.plural} {name!r}: it is not its own")
-        if resource.plural == "persistentvolumes" and not is_only_on(
-            (new.get("spec") or {}).get("nodeAffinity"), node
+        if resource.plural == "secrets":
+            self._storage.check_secret(user, node, new)
+        if resource.plural == "persistentvolumes" and not (
+            is_only_on((new.get("spec") or {}).get("nodeAffinity"), node)
+            or self._storage.is_made_by(node, new)
         ):
             raise forbid(user, "create", f"persistentvolumes {name!r}: it is not of this node only")
 
@@ -157,12 +166,16 @@ class NodeRights:
 
     def _is_on_node(self, node: str, name: str) -> bool:
         volume = self._copies.volumes.get("", name)
-        return volume is not None and is_only_on(volume.spec.node_affinity, node)
+        return volume is not None and (
+            is_only_on(volume.spec.node_affinity, node) or self._storage.has_made(node, volume)
+        )
 
     def _may_change_claim(self, node: str, action: Action) -> bool:
         claim = self._copies.claims.get(action.namespace, action.name)
         if claim is None:
             return False
+        if self._storage.may_make(node, claim):
+            return True
         if (claim.metadata.annotations or {}).get(SELECTED_NODE, node) == node:
             return True
         return any(

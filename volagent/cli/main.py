@@ -21,6 +21,7 @@ _COMMANDS = {
     "run": ("run", "Run the daemon: store, API and node agent"),
     "server": ("run", "Run a server: store, API and controllers"),
     "agent": ("run", "Run this machine's agent of a server"),
+    "storage": ("run", "Run this machine's agent as a storage node"),
     "init": ("join", "Make the certificates of a new cluster"),
     "token": ("join", "Let machines join"),
     "join": ("join", "Make this machine a node of a cluster"),

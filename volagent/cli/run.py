@@ -1,10 +1,11 @@
-"""`volagent run`, `server`, `agent`: settings from file and flags, then the foreground."""
+"""`volagent run`, `server`, `agent`, `storage`: settings from file and flags, in the foreground."""
 
 import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+import msgspec
 
 from volagent.cli.errors import UsageError
 from volagent.settings import Settings, SettingsError, load_settings
@@ -83,6 +84,22 @@ def agent(**given: Any) -> int:
     SIGTERM stops it without unmounting, so that pods run on through an upgrade.
     """
     settings = _load(given)
+    from volagent.daemon.agent import run as run_role
+
+    return run_role(settings)
+
+
+@click.command()
+@_takes(_CONFIG, _SERVER, _ROOT_DIR, _STATE_DIR, _RUN_DIR, _LISTEN, _DRAIN)
+def storage(**given: Any) -> int:
+    """Run this machine's agent as a storage node: with volumes of its disk for the whole cluster,
+    as the section [storage] of the settings says. The same as `volagent agent` with
+    storage.enabled.
+    """
+    settings = _load(given)
+    settings = msgspec.structs.replace(
+        settings, storage=msgspec.structs.replace(settings.storage, enabled=True)
+    )
     from volagent.daemon.agent import run as run_role
 
     return run_role(settings)

@@ -92,6 +92,8 @@ async def _serve(
         **make_volume_controllers(settings, copies, client, events, process.clock, node.machine),
         **make_node_controllers(settings, copies, client, events, node.machine),
     }
+    if node.storage is not None:
+        await node.storage.restore()
     await open_listeners(serving)
     start_loop("agent", agent.run(start_loop))  # its records are open before the fence looks
     for name, loop in loops.items():

@@ -86,7 +86,9 @@ def _make_controllers(
     settings, clock = process.settings, process.clock
     host, helpers = node.machine.host, process.helpers
     shared = make_shared_provisioners(settings, host, helpers, clock)
-    machine = Machine(host, helpers, {**node.machine.provisioners, **shared})
+    own = node.machine
+    provisioners = {**own.provisioners, **shared}
+    machine = Machine(host, helpers, provisioners, own.showers, own.measure_room)
     events = node.agent.events
     controllers = make_server_controllers(settings, copies, client, events, clock, machine)
     local = make_node_controllers(settings, copies, client, events, machine)
@@ -103,6 +105,8 @@ async def _serve(
     controllers: Controllers,
 ) -> None:
     agent = node.agent
+    if node.storage is not None:
+        await node.storage.restore()
     await node.register()
     start_loop("agent", agent.run(start_loop))
     start_loop("fencings of others", node.fencing.run())

@@ -5,7 +5,7 @@ which process they run in. Built before the copies run, so that nobody misses a 
 """
 
 from collections.abc import Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from volagent.aio.clock import Clock
@@ -30,6 +30,8 @@ from volagent.control.protect.run import ProtectionController
 from volagent.control.provision.run import ProvisionController
 from volagent.control.schedule.run import Scheduler
 from volagent.control.schedule.view import PlacementView
+from volagent.control.show.room import Measure, RoomReporter
+from volagent.control.show.run import ShowController
 from volagent.control.snapshot.run import SnapshotController
 from volagent.daemon.block_store import open_block_store
 from volagent.daemon.fencers import make_fencers
@@ -38,10 +40,12 @@ from volagent.drivers.fencing.hooks import FenceHooks
 from volagent.drivers.image import IMAGE
 from volagent.drivers.provisioning.contract import ProvisionerTable
 from volagent.drivers.provisioning.directory import DIRECTORY
+from volagent.drivers.showing.contract import ShowerTable
 from volagent.host.contract import Host
 from volagent.host.directory_watch import LocalWatches
 from volagent.host.local_storage import LocalStorage
 from volagent.host.process import Helpers
+from volagent.objects.storage_nodes import STORAGE_PROVISIONERS
 from volagent.settings import Settings
 
 NODE_LOCAL = (str(IMAGE), str(DIRECTORY))
@@ -62,6 +66,9 @@ class Machine:
     host: Host
     helpers: Helpers
     provisioners: ProvisionerTable
+    showers: ShowerTable = field(default_factory=dict)
+    """What shows this machine's volumes to other nodes, if it is a storage node."""
+    measure_room: Measure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +100,7 @@ def make_server_controllers(
         lost=lost, settings=settings.failover, fencers=make_fencers(settings),
     )  # fmt: skip
     hooks = FenceHooks(machine.helpers, settings.hooks.directory, settings.hooks.timeout_s)
-    known = frozenset({*machine.provisioners, *NODE_LOCAL})
+    known = frozenset({*machine.provisioners, *NODE_LOCAL, *STORAGE_PROVISIONERS})
     running: dict[str, Controller] = {
         "binder": Binder(copies, client, events, known),
         "scheduler": scheduler,
@@ -151,7 +158,7 @@ def make_node_controllers(
     events: EventRecorder,
     machine: Machine,
 ) -> dict[str, Controller]:
-    """The controllers of this VM's own disks."""
+    """The controllers of this VM's own disks, and of what it shows to others."""
     rules = [
         Rule(
             rule.directory, rule.storage_class, rule.reclaim_policy, rule.labels,
@@ -159,13 +166,18 @@ def make_node_controllers(
         )
         for rule in settings.discovery
     ]  # fmt: skip
-    if not rules:
-        return {}
-    discovery = Discovery(
-        copies, client, events,
-        storage=LocalStorage(machine.host, machine.helpers),
-        watches=LocalWatches(machine.host.mounts),
-        node_name=settings.node_name,
-        rules=rules,
-    )  # fmt: skip
-    return {"discovery": discovery}
+    running: dict[str, Controller] = {}
+    if rules:
+        running["discovery"] = Discovery(
+            copies, client, events,
+            storage=LocalStorage(machine.host, machine.helpers),
+            watches=LocalWatches(machine.host.mounts),
+            node_name=settings.node_name,
+            rules=rules,
+        )  # fmt: skip
+    if machine.showers:
+        node = settings.node_name
+        running["showing"] = ShowController(copies, client, machine.showers, node)
+        if machine.measure_room is not None:
+            running["storage room"] = RoomReporter(copies, client, machine.measure_room, node)
+    return running

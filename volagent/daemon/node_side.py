@@ -13,14 +13,17 @@ from volagent.aio.clock import Clock
 from volagent.client.contract import Client
 from volagent.daemon.block_store import describe_extras, open_block_store
 from volagent.daemon.controllers import Machine
+from volagent.daemon.storage_side import StorageSide, make_storage_side
 from volagent.drivers import make_drivers
 from volagent.drivers.contract import DriverTable
 from volagent.drivers.ebs.store import BlockStore
+from volagent.drivers.fencing.shown import join_fences
 from volagent.drivers.fencing.table import make_node_fences
 from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
 from volagent.drivers.provisioning.table import make_local_provisioners
 from volagent.host.iscsi.excluding import Excluder
+from volagent.host.iscsi.identity import read_initiator_name
 from volagent.host.iscsi.initiator import make_initiator
 from volagent.host.nbd import RealNbd
 from volagent.host.process import Helpers
@@ -37,6 +40,7 @@ from volagent.node.register import NodeExtras, describe_node, read_boot_id
 from volagent.node.stats import VolumeStats
 from volagent.node.view import AgentView
 from volagent.objects.attachments import limit_name
+from volagent.objects.storage_nodes import INITIATOR
 from volagent.runtime import contract as runtime_contract
 from volagent.runtime.cdi import CdiDirectory
 from volagent.runtime.none import NoRunner
@@ -57,10 +61,12 @@ class NodeSide:
     """Keeps lost nodes out of disks that this one reaches."""
     labels: Mapping[str, str]
     """What the settings label this VM's Node with."""
+    storage: StorageSide | None = None
 
     async def register(self) -> None:
         """Make the Node. Raises `ApiError`."""
-        await self.agent.node.register(self.labels)
+        initiator = read_initiator_name()
+        await self.agent.node.register(self.labels, {INITIATOR: initiator} if initiator else {})
 
     def make_view(self, clock: Clock, recovery_s: Callable[[], float]) -> AgentView:
         """What answers questions about this node's pods."""
@@ -130,12 +136,19 @@ def make_node_side(
         directory_dir=settings.provision.directory_dir,
     )  # fmt: skip
     stats = VolumeStats(agent, start)
+    storage = make_storage_side(settings, host, helpers, clock, address)
     machine = Machine(host, helpers, provisioners)
+    labels = settings.node_labels
     fences = make_node_fences(Excluder(initiator), settings.node_name, block_store)
+    if storage is not None:
+        provisioners = {**provisioners, **storage.provisioners}
+        machine = Machine(host, helpers, provisioners, storage.showers, storage.measure_room)
+        labels = {**labels, **storage.labels}
+        fences = join_fences(storage.fences, fences)
     fencing = NodeFencing(
         client, clock, settings.node_name, drivers=drivers, fences=fences, start=start
     )
-    return NodeSide(agent, hand_over, machine, stats.render, fencing, settings.node_labels)
+    return NodeSide(agent, hand_over, machine, stats.render, fencing, labels, storage)
 
 
 def _describe_node_extras(

@@ -18,6 +18,7 @@ from volagent.drivers.layout import Layout
 from volagent.drivers.local import LocalDriver
 from volagent.drivers.nbd.driver import NbdDriver
 from volagent.drivers.nfs import NfsDriver
+from volagent.drivers.nfs_attached import AttachedNfsDriver
 from volagent.drivers.sub_path import SubPathDriver
 from volagent.host.contract import Host
 from volagent.host.iscsi.contract import Initiator
@@ -47,6 +48,7 @@ def make_drivers(
     nbd: NbdLinks | None = None,
 ) -> DriverTable:
     """Every driver of this node, by name."""
+    nfs = NfsDriver(host, nfs_mount_timeout_s, nfs_unmount_timeout_s)
     drivers: tuple[Driver, ...] = (
         EmptyDirDriver(host),
         HostPathDriver(host),
@@ -54,7 +56,8 @@ def make_drivers(
         SubPathDriver(host),
         ImageDriver(host, image_dir),
         LocalDriver(host),
-        NfsDriver(host, nfs_mount_timeout_s, nfs_unmount_timeout_s),
+        nfs,
+        AttachedNfsDriver(nfs),
     )
     if nbd is not None:
         drivers += (NbdDriver(host, nbd),)

@@ -240,6 +240,13 @@ def export(arguments: dict[str, Any]) -> dict[str, Any]:
     return exports.perform(arguments)
 
 
+def lio(arguments: dict[str, Any]) -> dict[str, Any]:
+    """One request of `host/lio/calls.py` about this machine's own target."""
+    from volagent.host.lio import calls
+
+    return calls.perform(arguments)
+
+
 def connect_nbd(arguments: dict[str, Any]) -> dict[str, Any]:
     """Find or connect the NBD device of an export, as `host/nbd_calls.py` says: `index`."""
     from volagent.host import nbd_calls
@@ -299,6 +306,7 @@ OPERATIONS = {
     "find_signature": find_signature,
     "flush_device": flush_device,
     "export": export,
+    "lio": lio,
     "reach_portal": reach_portal,
     "write_attribute": write_attribute,
     "fetch_disk_names": fetch_disk_names,

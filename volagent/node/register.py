@@ -118,7 +118,11 @@ class NodeReporter:
         self._take(document)
         self.hurry()
 
-    async def register(self, more_labels: Mapping[str, str] = _NO_LABELS) -> None:
+    async def register(
+        self,
+        more_labels: Mapping[str, str] = _NO_LABELS,
+        annotations: Mapping[str, str] = _NO_LABELS,
+    ) -> None:
         """Make the Node when it is missing, and set its labels. Raises `ApiError`."""
         labels = {
             "kubernetes.io/hostname": self._name,
@@ -129,13 +133,16 @@ class NodeReporter:
         node: Document = {
             "apiVersion": "v1",
             "kind": "Node",
-            "metadata": {"name": self._name, "labels": labels},
-        }
+            "metadata": {
+                "name": self._name, "labels": labels, "annotations": dict(annotations),
+            },
+        }  # fmt: skip
         try:
             await self._client.create(NODES, node)
         except AlreadyExists:
-            if more_labels:
-                change = {"metadata": {"labels": dict(more_labels)}}
+            if more_labels or annotations:
+                given = {"labels": dict(more_labels), "annotations": dict(annotations)}
+                change = {"metadata": {name: each for name, each in given.items() if each}}
                 await self._client.patch(NODES, self._name, change)
         self._registered.set()
 

@@ -104,13 +104,18 @@ def limit_name(driver: str) -> str:
     return f"attachable-volumes-csi-{driver}"
 
 
-def is_shareable(modes: Collection[str], *, block: bool, read_only: bool) -> bool:
+def is_shareable(
+    modes: Collection[str], *, block: bool, read_only: bool, files: bool = False
+) -> bool:
     """Whether several nodes may have a disk at once.
 
     Those that only read it, and raw ones whose users say that they share it. A file system that is
-    mounted by two kernels is destroyed by the first write, so ReadWriteMany does not allow that.
+    mounted by two kernels is destroyed by the first write, so ReadWriteMany does not allow that;
+    one that another machine keeps for them (`files`) is made for it.
     """
-    return read_only or set(modes) == {"ReadOnlyMany"} or (block and "ReadWriteMany" in modes)
+    if read_only or set(modes) == {"ReadOnlyMany"}:
+        return True
+    return (block or files) and "ReadWriteMany" in modes
 
 
 def is_ready(node: Node) -> bool:

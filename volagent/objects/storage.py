@@ -124,6 +124,13 @@ class AttachedVolume(View, frozen=True):
     device_path: str = ""
 
 
+class NodeAddress(View, frozen=True):
+    """`status.addresses[]` of a Node."""
+
+    type: str = ""
+    address: str = ""
+
+
 class NodeInfo(View, frozen=True):
     """`status.nodeInfo` of a Node; "" until the node itself has written its status."""
 
@@ -136,6 +143,7 @@ class NodeStatus(View, frozen=True):
     capacity: dict[str, str | int | float] | None = None
     allocatable: dict[str, str | int | float] | None = None
     conditions: list[NodeCondition] | None = None
+    addresses: list[NodeAddress] | None = None
     volumes_in_use: list[str] | None = None
     volumes_attached: list[AttachedVolume] | None = None
     node_info: NodeInfo = NodeInfo()

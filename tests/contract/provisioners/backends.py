@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from tests.moto_server import REGION, ZONE, MotoServer
+from tests.simulation.fake_configfs import FakeTarget
 from tests.simulation.fake_provisioner import FakeProvisioner, FakeStorage
 from volagent.drivers.ebs.api import Ec2
 from volagent.drivers.ebs.cloud import Cloud, EbsConfig
@@ -27,8 +28,12 @@ from volagent.drivers.provisioning.nfs_classes import (
     KnownExports,
     NfsClassProvisioner,
 )
+from volagent.drivers.provisioning.storage_iscsi import IscsiProvisioner
+from volagent.drivers.provisioning.storage_pool import StoragePool
+from volagent.drivers.showing.iscsi import IscsiShower
 from volagent.host.process import Helpers
 from volagent.host.real import make_host
+from volagent.objects.storage_nodes import ISCSI_PROVISIONER
 
 
 class ManualClock:
@@ -74,6 +79,24 @@ def image_backend(clock: ManualClock, helpers: Helpers, path: Path) -> Backend:
 
     def holds(source: dict) -> bool:
         return Path(export, source["csi"]["volumeAttributes"]["path"]).is_file()
+
+    return Backend(start, holds, clock)
+
+
+def iscsi_backend(clock: ManualClock, helpers: Helpers, path: Path) -> Backend:
+    pool, host = str(path / "pool"), make_host(helpers=helpers)
+    iqn = "iqn.2026-01.dev.volagent:vm1"
+    Path(pool).mkdir()
+
+    def start() -> Provisioner:
+        return IscsiProvisioner(
+            Export(in_pool(helpers), clock, pool, ISCSI_PROVISIONER),
+            StoragePool(pool, "disk.img", 1.0), host, ImageCopies(host, helpers),
+            IscsiShower(FakeTarget(path / "configfs", pool, iqn)), "vm1", iqn, ("192.0.2.1:3260",),
+        )  # fmt: skip
+
+    def holds(source: dict) -> bool:
+        return Path(pool, source["iscsi"]["iqn"].removeprefix(f"{iqn}."), "disk.img").is_file()
 
     return Backend(start, holds, clock)
 

@@ -8,12 +8,16 @@ from tests.contract.provisioners.backends import (
     ebs_backend,
     fake_backend,
     image_backend,
+    iscsi_backend,
     nfs_backend,
 )
 from tests.moto_server import ENVIRONMENT
 from volagent.host.process import Helpers
 
-LOCAL = {"directory": directory_backend, "image": image_backend, "nfs": nfs_backend}
+LOCAL = {
+    "directory": directory_backend, "image": image_backend, "iscsi": iscsi_backend,
+    "nfs": nfs_backend,
+}  # fmt: skip
 BACKENDS = (
     "fake",
     "ebs",

@@ -30,10 +30,10 @@ def test_driver_publishes_and_has_a_name_that_can_be_a_directory(name):
     assert "/" not in directory_name(name)
 
 
-def test_only_drivers_of_devices_attach():
+def test_only_drivers_of_devices_attach_and_that_of_what_a_storage_node_shows():
     attaching = {name for name, driver in DRIVERS.items() if isinstance(driver, Attaches)}
     assert attaching == {
         "image.volagent.dev", "kubernetes.io/local-volume", "kubernetes.io/aws-ebs",
         "kubernetes.io/iscsi",
-        "nbd.volagent.dev",
+        "nbd.volagent.dev", "nfs.volagent.dev",
     }  # fmt: skip

@@ -7,7 +7,7 @@ process can go on from between any two writes.
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from volagent.aio.backoff import BackOff
@@ -45,6 +45,7 @@ from volagent.control.attach.documents import (
     without_finalizer,
 )
 from volagent.control.attach.nodes import AttachedLists
+from volagent.control.attach.showing import ask_to_hide, ask_to_show
 from volagent.control.attach.wants import Want, WantFinder, WantIndex, claims_of
 from volagent.control.attach.world import AttachmentWorld
 from volagent.drivers.attaching.contract import Attacher, AttacherTable, Placed, Verifies
@@ -53,6 +54,7 @@ from volagent.drivers.errors import DriverError, Transient
 from volagent.objects.attachments import VolumeAttachment, split_name
 from volagent.objects.pod import Pod
 from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
+from volagent.objects.storage_nodes import storage_node_of
 from volagent.observe.attachments import (
     ACTUAL,
     DESIRED,
@@ -200,8 +202,15 @@ class AttachController:
         placed = self._placed(volume, attachment)
         if placed.source is None or attachment.metadata.deletion_timestamp is not None:
             return None
+        storage_node = self._storage_node_of(attachment)
         try:
-            facts = await self._attacher_of(volume).attach(placed)
+            if storage_node:
+                shown_as = await ask_to_show(self._client, attachment, storage_node)
+                if not shown_as:
+                    return None  # its word marks the disk
+                facts: Mapping[str, str] = {"shown-by": storage_node, "shown-as": shown_as}
+            else:
+                facts = await self._attacher_of(volume).attach(placed)
         except DriverError as error:
             return await self._failed(volume, attachment, error, step.wants)
         status = status_attached(attachment, facts)
@@ -228,6 +237,8 @@ class AttachController:
             return None
         attachment = await self._read(standing)
         try:
+            if not await ask_to_hide(self._client, attachment):
+                return None  # the storage node's word marks the disk
             await self._attacher_of(volume).detach(self._placed(volume, attachment))
         except DriverError as error:
             return await self._failed(volume, attachment, error, ())
@@ -252,10 +263,11 @@ class AttachController:
         for want in wants:
             reason = f'AttachVolume.Attach failed for volume "{want.label}" : {text}'
             self._tell_once(volume, want, "FailedAttachVolume", reason)
-        status = status_error(attachment, text, format_time(self._clock.wall()))
-        await self._client.patch(
-            VOLUME_ATTACHMENTS, attachment.metadata.name, status, subresource="status"
-        )
+        if text not in _errors_of(attachment):  # each write is a change, which is looked at
+            status = status_error(attachment, text, format_time(self._clock.wall()))
+            await self._client.patch(
+                VOLUME_ATTACHMENTS, attachment.metadata.name, status, subresource="status"
+            )
         _log.warning("storage refused", volume=volume, node=attachment.spec.node_name, error=text)
         count = self._failures[volume] = self._failures.get(volume, 0) + 1
         return BACKEND_RETRY.delay_s(count, random.random())
@@ -267,6 +279,12 @@ class AttachController:
         if attachment.metadata.uid != standing.uid:
             raise Conflict(f"{standing.attachment} is another one now")
         return attachment
+
+    def _storage_node_of(self, attachment: VolumeAttachment) -> str:
+        """The storage node that has the volume, if one has."""
+        name = attachment.spec.source.persistent_volume_name
+        volume = self._copies.volumes.get("", name) if name else None
+        return storage_node_of(volume.metadata) if volume is not None else ""
 
     def _placed(self, volume: str, attachment: VolumeAttachment) -> Placed:
         source = self._finder.source_named(attachment.spec.source)
@@ -366,6 +384,11 @@ class AttachController:
                 reason = self._world.error_of(want.volume) or "it is being attached"
             stuck = [s for s in steps if isinstance(s, Await)]
             yield want.use, (reason, _remedy_for(stuck[0].standing) if reason and stuck else "")
+
+
+def _errors_of(attachment: VolumeAttachment) -> set[str]:
+    status = attachment.status
+    return {each.message for each in (status.attach_error, status.detach_error) if each is not None}
 
 
 def _remedy_for(standing: Standing) -> str:

@@ -8,7 +8,7 @@ import msgspec
 
 from volagent.client.informer import Key
 from volagent.drivers import choose_driver
-from volagent.drivers.attaching.contract import AttacherTable
+from volagent.drivers.attaching.contract import AttacherTable, SharesFiles
 from volagent.drivers.contract import DriverName, VolumeSource
 from volagent.drivers.errors import Rejected
 from volagent.objects.attachments import AttachmentSource, is_shareable, unique_name
@@ -90,10 +90,12 @@ class WantFinder:
             return
         source = self.source_of(pv)
         if source is not None:
+            attacher = self.attachers[choose_driver(source.kind, source.body)]
             shareable = is_shareable(
                 pv.spec.access_modes or (),
                 block=pv.spec.volume_mode == "Block",
                 read_only=bool(source.body.get("readOnly")),
+                files=isinstance(attacher, SharesFiles) and attacher.shares_files,
             )
             named = AttachmentSource(persistent_volume_name=pv.metadata.name)
             names = (pv.metadata.name, volume.name)

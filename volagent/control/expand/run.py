@@ -36,7 +36,12 @@ from volagent.control.expand.decide import (
     decide_growth,
 )
 from volagent.drivers.errors import DriverError, Rejected
-from volagent.drivers.provisioning.contract import Grows, OutOfSpace, ProvisionerTable
+from volagent.drivers.provisioning.contract import (
+    Grows,
+    OutOfSpace,
+    ProvisionerTable,
+    ServesFrom,
+)
 from volagent.objects.annotations import NODE_RESIZE, PROVISIONED_BY
 from volagent.objects.growth import (
     status_awaiting_node,
@@ -48,6 +53,7 @@ from volagent.objects.growth import (
 from volagent.objects.meta import Document
 from volagent.objects.quantity import canonical_quantity
 from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
+from volagent.objects.storage_nodes import storage_node_of
 from volagent.objects.volumes import PV_SOURCES
 from volagent.observe.logs import get_logger
 
@@ -122,6 +128,11 @@ class ExpandController:
     def _next_step(self, claim: PersistentVolumeClaim) -> Step | None:
         volume = self._copies.volumes.get("", claim.spec.volume_name)
         maker = self._maker_of(volume) if volume is not None else ""
+        grower = self._growers.get(maker)
+        if volume is not None and isinstance(grower, ServesFrom):
+            made_on, here = storage_node_of(volume.metadata), grower.storage_node
+            if made_on != here:
+                return None
         return decide_growth(claim, volume, maker, grows=maker in self._growers)
 
     def _maker_of(self, volume: PersistentVolume) -> str:

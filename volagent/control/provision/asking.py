@@ -13,7 +13,7 @@ from volagent.client.contract import Client
 from volagent.client.events import EventRecorder
 from volagent.client.shared import SharedCopies
 from volagent.drivers.errors import DriverError, Rejected, Uncertain
-from volagent.drivers.provisioning.contract import Provisioner, ProvisionerTable
+from volagent.drivers.provisioning.contract import Provisioner, ProvisionerTable, ServesFrom
 from volagent.objects.storage import Node
 
 PATIENCE_S = 30.0
@@ -45,6 +45,11 @@ class Surroundings:
     def node_of(self, provisioner: Provisioner) -> Node | None:
         """The node whose volumes a provisioner makes."""
         return self.node(provisioner.node)
+
+
+def storage_node_behind(provisioner: object) -> str:
+    """The storage node that a provisioner is on, if it makes volumes for other nodes."""
+    return provisioner.storage_node if isinstance(provisioner, ServesFrom) else ""
 
 
 class Failures(Generic[K]):

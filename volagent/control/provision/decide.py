@@ -31,11 +31,19 @@ from volagent.objects.classes import WAIT_FOR_FIRST_CONSUMER, class_of_claim
 from volagent.objects.meta import ObjectMeta
 from volagent.objects.node_affinity import admits_node
 from volagent.objects.storage import Node, PersistentVolume, PersistentVolumeClaim, StorageClass
+from volagent.objects.storage_nodes import STORAGE_NODE, storage_node_of
 
 
 @dataclass(frozen=True, slots=True)
 class Elect:
     """This node makes the volume: write it down before anything else."""
+
+    node: str
+
+
+@dataclass(frozen=True, slots=True)
+class ElectStorage:
+    """This storage node makes the volume, which nodes reach over the network: write it down."""
 
     node: str
 
@@ -69,7 +77,7 @@ class Complain:
     message: str
 
 
-ClaimStep = Elect | Hold | Make | LetGo | Discard | Complain
+ClaimStep = Elect | ElectStorage | Hold | Make | LetGo | Discard | Complain
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +91,8 @@ class Circumstances:
     """The one named after the claim."""
     node: Node | None
     """The node `maker_node` names."""
+    storage_node: str = ""
+    """The storage node that the provisioner is on, if it makes volumes for others."""
 
 
 def decide_claim(claim: PersistentVolumeClaim, seen: Circumstances) -> ClaimStep | None:
@@ -91,12 +101,15 @@ def decide_claim(claim: PersistentVolumeClaim, seen: Circumstances) -> ClaimStep
     selected = _annotation(claim.metadata, SELECTED_NODE)
     if seen.maker_node and selected not in ("", seen.maker_node):
         return None  # another node's
+    chosen = storage_node_of(claim.metadata)
+    if seen.storage_node and chosen not in ("", seen.storage_node):
+        return None  # another storage node's
     own = claim.spec.volume_name in ("", volume_name_of(claim))
     if claim.metadata.deletion_timestamp is not None or not own:
         if not held:
             return None
         # Whoever takes a node's name off the claim has discarded first: no name, nothing made.
-        unmade = bool(seen.maker_node) and not selected
+        unmade = bool(seen.maker_node and not selected) or bool(seen.storage_node and not chosen)
         return LetGo() if seen.volume is not None or unmade else Discard()
     if claim.spec.volume_name and BIND_COMPLETED in (claim.metadata.annotations or {}):
         return LetGo() if held else None
@@ -135,6 +148,9 @@ def _decide_making(
             return None
         if seen.maker_node:
             return _elect(seen.node, found)
+    if seen.storage_node and not storage_node_of(claim.metadata):
+        wanted = (found.parameters or {}).get(STORAGE_NODE, seen.storage_node)
+        return ElectStorage(seen.storage_node) if wanted == seen.storage_node else None
     return Make(found) if held else Hold()
 
 
@@ -205,8 +221,12 @@ def holds(claim: PersistentVolumeClaim | None, volume: PersistentVolume) -> bool
     return not (being_made and volume.metadata.deletion_timestamp is not None)
 
 
-def is_within_reach(volume: PersistentVolume, maker_node: str, node: Node | None) -> bool:
+def is_within_reach(
+    volume: PersistentVolume, maker_node: str, node: Node | None, storage_node: str = ""
+) -> bool:
     """Whether a provisioner of that node ("" for any) is the one to reclaim the volume."""
+    if storage_node:
+        return storage_node_of(volume.metadata) == storage_node
     if not maker_node:
         return True
     if volume.spec.node_affinity is None:

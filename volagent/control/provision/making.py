@@ -16,13 +16,20 @@ from volagent.client.contract import (
 from volagent.client.events import Subject, subject_of
 from volagent.client.informer import Key
 from volagent.control.finalizers import put_on, take_off
-from volagent.control.provision.asking import Failures, Surroundings, ask, tell_failure
+from volagent.control.provision.asking import (
+    Failures,
+    Surroundings,
+    ask,
+    storage_node_behind,
+    tell_failure,
+)
 from volagent.control.provision.decide import (
     Circumstances,
     ClaimStep,
     Complain,
     Discard,
     Elect,
+    ElectStorage,
     Hold,
     LetGo,
     Make,
@@ -50,6 +57,7 @@ from volagent.objects.annotations import (
 from volagent.objects.classes import WAIT_FOR_FIRST_CONSUMER, class_of_claim
 from volagent.objects.meta import Document
 from volagent.objects.storage import Node, PersistentVolume, PersistentVolumeClaim, StorageClass
+from volagent.objects.storage_nodes import STORAGE_NODE
 from volagent.observe.logs import get_logger
 
 STEPS_LIMIT = 8
@@ -95,7 +103,9 @@ class Maker:
             step = self.next_step(claim)
             if step is None:
                 return None
-            if isinstance(step, Make | Discard | Complain) and self.failures.is_resting(key):
+            if isinstance(
+                step, ElectStorage | Make | Discard | Complain
+            ) and self.failures.is_resting(key):
                 return self.failures.left_s(key)
             # Decided again on what the server has: no backend is called on a copy's word.
             document = await self._client.get(CLAIMS, *reversed(key))
@@ -119,6 +129,7 @@ class Maker:
             storage_class=self._class_of(claim),
             volume=volume,
             node=self._around.node_of(provisioner),
+            storage_node=storage_node_behind(provisioner),
         )
         return decide_claim(claim, seen)
 
@@ -134,7 +145,9 @@ class Maker:
         """One step; the claim as it is now when there may be another, else when to look again."""
         match step:
             case Elect(node):
-                return await self._elect(claim, node)
+                return await self._write(claim, {"annotations": {SELECTED_NODE: node}})
+            case ElectStorage(node):
+                return await self._write(claim, {"annotations": {STORAGE_NODE: node}})
             case Hold():
                 return await put_on(self._client, CLAIMS, document, PROVISIONING)
             case Make(storage_class):
@@ -150,9 +163,6 @@ class Maker:
                 return self.failures.note(_key(claim), error)
             case None:
                 return None
-
-    async def _elect(self, claim: PersistentVolumeClaim, node: str) -> Document:
-        return await self._write(claim, {"annotations": {SELECTED_NODE: node}})
 
     async def _hand_back(self, claim: PersistentVolumeClaim) -> None:
         """Nothing is made here: the scheduler chooses again, then the binder asks again."""
@@ -276,6 +286,10 @@ class Maker:
         """No room here: where a scheduler chooses the node, have it choose again."""
         delay_s = self._fail(claim, storage_class, error)
         annotations = claim.metadata.annotations or {}
+        if STORAGE_NODE in annotations:
+            if await self._undo(claim):  # another storage node may have room
+                await self._write(claim, {"annotations": {STORAGE_NODE: None}})
+            return delay_s
         chosen = annotations.get(SELECTED_NODE)
         if not chosen or storage_class.volume_binding_mode != WAIT_FOR_FIRST_CONSUMER:
             return delay_s

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 
 from volagent.drivers.errors import Rejected
 from volagent.objects.annotations import TRASH_RETENTION
+from volagent.objects.storage_nodes import STORAGE_NODE
 
 OWN_PREFIX = "volagent.dev/"
+_OWN = (TRASH_RETENTION, STORAGE_NODE)
 _RETENTION = re.compile(r"(\d{1,9})(s|m|h|d|)")
 _FACTOR_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
@@ -25,9 +27,10 @@ def read_retention_s(parameters: Mapping[str, str] | None, default_s: int) -> in
     """
     given = parameters or {}
     for name in given:
-        if name.startswith(OWN_PREFIX) and name != TRASH_RETENTION:
+        if name.startswith(OWN_PREFIX) and name not in _OWN:
             raise Rejected(
-                f'unknown parameter "{name}"', remedy=f"of this prefix there is {TRASH_RETENTION}"
+                f'unknown parameter "{name}"',
+                remedy=f"of this prefix there are {' and '.join(_OWN)}",
             )
     text = given.get(TRASH_RETENTION)
     return default_s if text is None else parse_retention_s(text)

@@ -7,7 +7,13 @@ the backend is asked: from there on no claim can bind it, however long the backe
 from volagent.client.contract import CLAIMS, PERSISTENT_VOLUMES, NotFound
 from volagent.client.events import subject_of
 from volagent.control.finalizers import put_on, take_off
-from volagent.control.provision.asking import Failures, Surroundings, ask, tell_failure
+from volagent.control.provision.asking import (
+    Failures,
+    Surroundings,
+    ask,
+    storage_node_behind,
+    tell_failure,
+)
 from volagent.control.provision.decide import (
     Doom,
     Forget,
@@ -46,7 +52,10 @@ class Reclaimer:
         provisioner = self._around.provisioners.get(maker_of(volume))
         if provisioner is None:
             return False
-        return is_within_reach(volume, provisioner.node, self._around.node_of(provisioner))
+        return is_within_reach(
+            volume, provisioner.node, self._around.node_of(provisioner),
+            storage_node_behind(provisioner),
+        )  # fmt: skip
 
     def next_step(self, volume: PersistentVolume) -> VolumeStep | None:
         """What is to be done for a volume, as far as the shared copies tell."""

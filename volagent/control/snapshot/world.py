@@ -3,7 +3,7 @@
 from volagent.client.contract import SNAPSHOT_CLASSES, SNAPSHOT_CONTENTS, SNAPSHOTS
 from volagent.client.shared import SharedCopies
 from volagent.control.snapshot.decide import SOURCE_VOLUME, Source
-from volagent.drivers.provisioning.contract import Provisioner
+from volagent.drivers.provisioning.contract import Provisioner, ServesFrom
 from volagent.objects.annotations import PROVISIONED_BY
 from volagent.objects.node_affinity import admits_node
 from volagent.objects.pod_claims import claim_source_of
@@ -14,6 +14,7 @@ from volagent.objects.snapshot import (
     VolumeSnapshotContent,
 )
 from volagent.objects.storage import PersistentVolume
+from volagent.objects.storage_nodes import storage_node_of
 
 
 class SnapshotWorld:
@@ -76,8 +77,12 @@ class SnapshotWorld:
 
     def is_here(self, provisioner: Provisioner, content: VolumeSnapshotContent) -> bool:
         """Whether a provisioner of this process can reach what is to be copied."""
-        node_name: str = provisioner.node
         volume = self.volume_of(content)
+        if isinstance(provisioner, ServesFrom):
+            handle = content.status.snapshot_handle or ""
+            named = storage_node_of(volume.metadata) if volume is not None else ""
+            return provisioner.storage_node == (named or handle.partition("/")[0])
+        node_name: str = provisioner.node
         if not node_name or volume is None:
             return True
         node = self._copies.nodes.get("", node_name)

@@ -49,5 +49,14 @@ class Verifies(Protocol):
         """Those of them that the storage does not have attached to their nodes."""
 
 
+@runtime_checkable
+class SharesFiles(Protocol):
+    """Has a file system that several nodes may write to, because one machine keeps it."""
+
+    @property
+    def shares_files(self) -> bool:
+        """Whether it does."""
+
+
 AttacherTable = Mapping[DriverName, Attacher]
 """The attachers of a server, by the driver of the disks."""

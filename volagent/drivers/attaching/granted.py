@@ -1,6 +1,7 @@
 """Disks that nodes reach by themselves, with no word of their storage: iSCSI targets, NBD exports.
 
-Attaching one is the cluster's permission, and nothing else.
+Attaching one is the cluster's permission, and nothing else. A storage node's word for its volumes
+is asked for by the controller (`control/attach/showing.py`).
 """
 
 from collections.abc import Callable, Mapping
@@ -15,6 +16,7 @@ class Granted:
     """Permissions for disks of one kind."""
 
     read_identity: Callable[[VolumeSource], str]
+    shares_files: bool = False
 
     def identify(self, source: VolumeSource) -> str:
         """By the rules of its driver. Raises `Rejected`."""

@@ -12,6 +12,7 @@ from volagent.drivers.ebs.store import BlockStore
 from volagent.drivers.iscsi.driver import ISCSI
 from volagent.drivers.iscsi.options import read_iscsi_options
 from volagent.drivers.nbd.options import NBD, read_nbd_options
+from volagent.drivers.nfs_attached import NFS_ATTACHED, read_handle
 
 
 def make_attachers(
@@ -20,6 +21,7 @@ def make_attachers(
     """Every attacher, by the driver of its disks; `find_provider_id` knows what nodes say."""
     attachers: dict[DriverName, Attacher] = {
         ISCSI: Granted(lambda source: read_iscsi_options(source).identity),
+        NFS_ATTACHED: Granted(read_handle, shares_files=True),
         NBD: Granted(lambda source: read_nbd_options(source).identity),
     }
     if block_store is not None:

@@ -177,6 +177,15 @@ class Provisioner(Protocol):
 
 
 @runtime_checkable
+class ServesFrom(Protocol):
+    """Makes volumes on one machine that nodes reach over the network; its `node` is ""."""
+
+    @property
+    def storage_node(self) -> str:
+        """That machine's node: it makes the volumes of claims that name it, or elects itself."""
+
+
+@runtime_checkable
 class Grows(Protocol):
     """Makes volumes larger."""
 

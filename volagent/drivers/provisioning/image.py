@@ -38,7 +38,7 @@ from volagent.objects.meta import Document
 FILE: Final = "disk.img"
 DEFAULT_FS_TYPE: Final = "ext4"
 FS_TYPES: Final = ("ext4", "xfs", "btrfs")
-_FS_TYPE_PARAMETERS: Final = ("csi.storage.k8s.io/fstype", "fsType")
+FS_TYPE_PARAMETERS: Final = ("csi.storage.k8s.io/fstype", "fsType")
 _OWNERSHIP: Final = {"mode": 0o700, "uid": None, "gid": None}
 _SHARED_MODES: Final = frozenset({"ReadOnlyMany", "ReadWriteMany"})
 
@@ -59,12 +59,12 @@ class ImageProvisioner:
     ) -> None:
         """Raises `Rejected`."""
         for name in parameters:
-            if name not in _FS_TYPE_PARAMETERS:
+            if name not in FS_TYPE_PARAMETERS:
                 raise Rejected(
                     f"unknown parameter {name!r} for {IMAGE}",
-                    remedy=f"parameters of {IMAGE}: {', '.join(_FS_TYPE_PARAMETERS)}",
+                    remedy=f"parameters of {IMAGE}: {', '.join(FS_TYPE_PARAMETERS)}",
                 )
-        fs_type = _fs_type_of(parameters)
+        fs_type = fs_type_of(parameters)
         if fs_type not in FS_TYPES:
             raise Rejected(f"{IMAGE} does not make {fs_type!r}",
                            remedy=f"one of {', '.join(FS_TYPES)}")  # fmt: skip
@@ -80,8 +80,8 @@ class ImageProvisioner:
             await self.host.devices.create_image(path, size_bytes=request.capacity_bytes)
             await self.host.devices.grow_image(path, size_bytes=request.capacity_bytes)
         except HostError as error:
-            raise _explain(error, path) from error
-        fs_type = _fs_type_of(request.parameters)
+            raise explain_image(error, path) from error
+        fs_type = fs_type_of(request.parameters)
         source: dict[str, Any] = {
             "driver": IMAGE,
             "volumeHandle": request.name,
@@ -125,7 +125,7 @@ class ImageProvisioner:
         try:
             signature = await self.host.devices.probe(path)
         except HostError as error:
-            raise _explain(error, path) from error
+            raise explain_image(error, path) from error
         return signature.fs_type
 
     async def reclaim(self, request: ReclaimRequest) -> Done:
@@ -157,7 +157,7 @@ class ImageProvisioner:
         try:
             await self.host.devices.grow_image(path, size_bytes=capacity_bytes)
         except HostError as error:
-            raise _explain(error, path) from error
+            raise explain_image(error, path) from error
         return Grown("image file made larger", capacity_bytes, node_half=True)
 
     async def snapshot(self, request: SnapshotRequest) -> SnapshotTaken:
@@ -221,8 +221,9 @@ class ImageProvisioner:
             )
 
 
-def _fs_type_of(parameters: Mapping[str, str]) -> str:
-    for name in _FS_TYPE_PARAMETERS:
+def fs_type_of(parameters: Mapping[str, str]) -> str:
+    """The file system that a class asks for."""
+    for name in FS_TYPE_PARAMETERS:
         if parameters.get(name):
             return parameters[name]
     return DEFAULT_FS_TYPE
@@ -238,7 +239,8 @@ def _size_of(path: str) -> int:
         ) from error
 
 
-def _explain(error: HostError, path: str) -> Exception:
+def explain_image(error: HostError, path: str) -> Exception:
+    """What a failed call about an image means for its volume."""
     if isinstance(error, Absent):
         return Rejected(f"{path}: {error}", remedy="was it removed by hand?")
     if "ENOSPC" in str(error) or "EDQUOT" in str(error) or "EFBIG" in str(error):

@@ -39,17 +39,21 @@ class ImageCopies:
                 return path
         return ""
 
-    async def copy(self, source: str, target: str, *, fresh_identity: bool) -> bool:
+    async def copy(
+        self, source: str, target: str, *, fresh_identity: bool, in_use: bool = False
+    ) -> bool:
         """Copy an image; whether the blocks are shared. An existing target is done.
+
+        `in_use`: by somebody who cannot be seen here, as another machine.
 
         Raises `Rejected` when the source is in use and its blocks cannot be shared.
         """
-        shared = await self._take(source, target)
+        shared = await self._take(source, target, in_use=in_use)
         if fresh_identity:
             await self._renew_identity(target)
         return shared
 
-    async def _take(self, source: str, target: str) -> bool:
+    async def _take(self, source: str, target: str, *, in_use: bool) -> bool:
         device = self.find_device(source)
         freeze = self._mount_point_of(device) if device else ""
         arguments = {"path": source, "target": target, "freeze": freeze}
@@ -68,7 +72,7 @@ class ImageCopies:
                 await self.helpers.run_in_pool(_thaw_quietly, freeze)
         if answer["shared"]:
             return True
-        if device:
+        if device or in_use:
             raise Rejected(
                 f"{source} is in use, and its file system cannot share blocks (no reflink)",
                 remedy="delete the pods that use the volume first, or put the image directory on"

@@ -1,0 +1,84 @@
+"""The role of a storage node: `volagent storage`, with the kernel's own iSCSI target.
+
+Its volumes lie on the machine's second disk, with the file system that is asked for.
+"""
+
+import json
+
+from tests.cluster.lab.cluster import Agent
+from tests.cluster.lab.machine import Machine
+
+_POOL = "/pool"
+_MOUNT_POOL = """
+mkdir -p {pool}
+mountpoint -q {pool} || {{
+  blkid {disk} >/dev/null || mkfs.{fs_type} -q {disk}
+  mount {disk} {pool}
+}}
+"""
+
+_SERVE_NFS = """
+modprobe -a sunrpc lockd nfsd
+mkdir -p /var/lib/nfs/v4recovery
+touch /var/lib/nfs/etab
+mountpoint -q /proc/fs/nfsd || mount -t nfsd nfsd /proc/fs/nfsd
+pgrep -x rpcbind >/dev/null || rpcbind -w
+exportfs -r
+rpc.nfsd 4
+pgrep -x rpc.mountd >/dev/null || rpc.mountd
+"""
+
+
+class StorageNode(Agent):
+    """`volagent storage`, of a machine that has joined; `start` again after a power cut."""
+
+    verb = "storage"
+
+    def __init__(self, machine: Machine, *, fs_type: str = "ext4", settings: str = "") -> None:
+        super().__init__(
+            machine, settings=f'{settings}\n[storage]\ndirectory = "{_POOL}/volumes"\n'
+        )
+        self._fs_type = fs_type
+
+    def mount_data(self) -> None:
+        """Both disks: the daemon's own, and that of the volumes."""
+        super().mount_data()
+        disk = self.machine.disks[1]
+        self.machine.run(_MOUNT_POOL.format(pool=_POOL, disk=disk, fs_type=self._fs_type))
+        self.machine.run(f"mkdir -p {_POOL}/volumes; sync -f {_POOL}")
+
+    def start_without_server(self) -> None:
+        """Start the daemon, and do not wait until a server has told it everything."""
+        top = "".join(f"{key} = {json.dumps(value)}\n" for key, value in self.options.items())
+        self.machine.installation.start(self.machine, self.verb, top + self._settings)
+
+    def volagent(self, arguments: str) -> str:
+        """What the command line says to an administrator here."""
+        return self.machine.run(f"{self.machine.installation.program} {arguments}").out
+
+    def serve_nfs(self) -> None:
+        """Start the kernel's NFS server, as the machine's own service would at a boot."""
+        self.machine.run(_SERVE_NFS)
+
+    def shown_to(self, path: str) -> list[str]:
+        """The addresses that a directory is exported to."""
+        found = self.machine.run("exportfs -s || true").out.splitlines()
+        lines = [line.split() for line in found if line.split()[:1] == [path]]
+        return sorted(client.partition("(")[0] for line in lines for client in line[1:])
+
+    def file(self, volume: str) -> str:
+        """Where a volume's content is."""
+        return f"{_POOL}/volumes/{volume}/disk.img"
+
+    def targets(self) -> list[str]:
+        """The names of the targets that the kernel has."""
+        return self.machine.run(
+            "ls -d /sys/kernel/config/target/iscsi/iqn.* 2>/dev/null | xargs -rn1 basename || true"
+        ).out.split()
+
+    def let_in(self) -> list[str]:
+        """The initiators that the kernel lets in to any target."""
+        return self.machine.run(
+            "ls -d /sys/kernel/config/target/iscsi/iqn.*/tpgt_1/acls/* 2>/dev/null"
+            " | xargs -rn1 basename || true"
+        ).out.split()

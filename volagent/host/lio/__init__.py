@@ -1,0 +1,1 @@
+"""The kernel's own iSCSI target (LIO), set up through configfs."""
