@@ -84,7 +84,8 @@ def make_server_controllers(
     scheduler = Scheduler(copies, client, events, clock)
     attachers = make_attachers()
     attaching = AttachController(copies, client, events, attachers, clock)
-    lost = LostNodes(copies, clock, settings.lease)
+    share_max = settings.failover.lost_share_max
+    lost = LostNodes(copies, clock, settings.lease, share_max=share_max)
     failover = FailoverController(
         copies, client, events, clock,
         lost=lost, settings=settings.failover, fencers=make_fencers(settings),
