@@ -176,6 +176,8 @@ class Machine:
         self.renewed_s = max(self.renewed_s, sent_s)
 
     def boot_anew(self):
+        if not self.off:
+            return  # somebody else has switched it on
         self.boot += 1
         self.renewed_s = 0.0
         self.off = False

@@ -82,7 +82,7 @@ def test_disk_without_any_proof_never_moves_and_says_what_would_help():
         async with world.living():
             (first,) = await start(world, ("web", "d1"))
             world.machine(first).cut = True
-            await asyncio.sleep(3600)
+            await asyncio.sleep(1200)
             assert world.writers("d1", world.now() - 3) == {first}
             assert await world.node_of("web") == first
             assert await condition_of(world, first) == "NoProof"

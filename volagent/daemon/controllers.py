@@ -94,7 +94,8 @@ def make_server_controllers(
         open_block_store(settings.aws, clock), lambda node: _provider_id_of(copies, node)
     )
     attaching = AttachController(copies, client, events, attachers, clock)
-    lost = LostNodes(copies, clock, settings.lease)
+    share_max = settings.failover.lost_share_max
+    lost = LostNodes(copies, clock, settings.lease, share_max=share_max)
     failover = FailoverController(
         copies, client, events, clock,
         lost=lost, settings=settings.failover, fencers=make_fencers(settings),

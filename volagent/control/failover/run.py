@@ -40,7 +40,6 @@ from volagent.control.failover.withhold import NotLost
 from volagent.control.failover.world import Stranded, find_wanting
 from volagent.control.nodes.decide import is_lost
 from volagent.objects.attachments import is_out_of_service
-from volagent.objects.fencing import FAIL_OVER
 from volagent.objects.storage import Node
 from volagent.observe.logs import get_logger
 from volagent.settings_failover import FailoverSettings
@@ -100,10 +99,7 @@ class FailoverController:
         """Why nothing is begun for a node; "": it may be."""
         if not self._settings.enabled:
             return "failover.enabled is false"
-        wanted = (node.metadata.annotations or {}).get(FAIL_OVER)
-        if wanted and wanted == node.status.node_info.boot_id:
-            return ""
-        return self._lost.find_brake(self._settings.lost_share_max)
+        return self._lost.find_held(node)
 
     def _decide(
         self, node: Node, disks: Sequence[Stranded], means: Mapping[str, Means]
