@@ -84,7 +84,8 @@ class Paths:
 
     async def cut(self, path: Path) -> None:
         """Have the kernel refuse everything for a device from now on. Raises `HostError`."""
-        await self._write(path.session, f"{path.directory}/state", "offline", ASK_TIMEOUT_S)
+        # With its newline: the kernel refuses the bare word by EINVAL, which counts as gone here.
+        await self._write(path.session, f"{path.directory}/state", "offline\n", ASK_TIMEOUT_S)
 
     async def delete(self, path: Path, *, write_out: bool) -> None:
         """Take a device away that nobody holds. Raises `Busy`, `TimedOut`, `HostError`.
