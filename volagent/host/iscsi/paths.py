@@ -106,6 +106,7 @@ class Paths:
 
     async def cut(self, path: Path) -> None:
         """Have the kernel refuse everything for a device from now on. Raises `HostError`."""
+        # With its newline: the kernel refuses the bare word by EINVAL, which counts as gone here.
         await self._write(path.session, f"{path.directory}/state", "offline\n", ASK_TIMEOUT_S)
 
     async def delete(self, path: Path, *, write_out: bool) -> None:
