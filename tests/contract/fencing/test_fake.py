@@ -30,11 +30,8 @@ class FakeNode:
         self.handle = HANDLE
         self.sessions = 0
 
-    def is_present(self, _wish):
+    def is_kept(self, _wish):
         return False
-
-    def is_claimed(self, handle):
-        return self.claims.find(handle.iqn, handle.lun, handle.interface) is not None
 
     async def reach(self, _wish):
         self.sessions += 1

@@ -6,8 +6,10 @@ import pytest
 
 from tests.simulation.fake_reservations import FakeDisk, FakeReservations, make_path
 from volagent.host.errors import Busy, Unsupported
+from volagent.host.iscsi.claims import Claims
 from volagent.host.iscsi.contract import Exclusion, LunHandle, LunWish, Reserved, Withdrawn
 from volagent.host.iscsi.excluding import Excluder
+from volagent.host.iscsi.known import KnownClaims, NotedClaim
 from volagent.host.reservations import Kind, Order
 from volagent.objects.reservation_keys import attachment_key, guard_key, guarded, show_key
 
@@ -22,18 +24,16 @@ VICTIM = ("iqn.lab:node01,session1", "10.0.0.5:3260")
 class FakeSessions:
     """Stands where `RealInitiator` does: each `reach` is a new session."""
 
-    def __init__(self, disk):
+    def __init__(self, disk, directory):
         self.disk = disk
         self.persistent = FakeReservations(disk, "iqn.lab:node02")
+        self.claims = Claims(self.persistent, KnownClaims(str(directory)))
         self.made = 0
-        self.here = self.claimed = False
+        self.here = False
         self.stuck = False
 
-    def is_present(self, _wish):
+    def is_kept(self, _wish):
         return self.here
-
-    def is_claimed(self, _handle):
-        return self.claimed
 
     async def reach(self, _wish):
         self.made += not self.here
@@ -51,8 +51,8 @@ def disk():
 
 
 @pytest.fixture
-def sessions(disk):
-    return FakeSessions(disk)
+def sessions(disk, tmp_path):
+    return FakeSessions(disk, tmp_path)
 
 
 def attach_victim(disk, key=KEY):
@@ -138,7 +138,9 @@ async def test_strangers_are_left_alone(disk, sessions):
 
 
 async def test_disk_that_this_node_has_itself_is_not_taken_from_it(disk, sessions):
-    sessions.here = sessions.claimed = True
+    sessions.here = True
+    handle = LunHandle("iqn.lab:a", 1, "naa.1")
+    sessions.claims.known.note(handle, NotedClaim(KEY, GUARD, True, registered=True))
     with pytest.raises(Busy, match="itself"):
         await keep_out(sessions)
 

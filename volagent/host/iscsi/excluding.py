@@ -40,13 +40,14 @@ class Excluder:
     @property
     def persistent(self) -> Persistent:
         """What gives orders to disks."""
-        return self.initiator.persistent
+        return self.initiator.claims.persistent
 
     async def keep_out(self, wish: LunWish, exclusion: Exclusion) -> str:
         """Have the storage refuse a node's writes, and read back that it does."""
-        here = self.initiator.is_present(wish)
+        here = self.initiator.is_kept(wish)
         handle, paths = await self.initiator.reach(wish)  # (1)
-        if self.initiator.is_claimed(handle):
+        claims = self.initiator.claims
+        if claims.find(handle.iqn, handle.lun, handle.interface) is not None:
             raise Busy("keep out", handle.wwid, 0, "this node has the disk itself")
         try:
             done = await self._exclude(paths[0], handle, exclusion, fresh=not here)

@@ -46,7 +46,7 @@ from volagent.host.iscsi.logins import Logins
 from volagent.host.iscsi.multipath import Multipath
 from volagent.host.iscsi.node_records import NodeRecords
 from volagent.host.iscsi.paths import Paths, Verdict, wait_until
-from volagent.host.iscsi.persistent import Persistent, RealPersistent
+from volagent.host.iscsi.persistent import RealPersistent
 from volagent.host.iscsi.records import Records
 from volagent.host.iscsi.sysfs import Path, Session, Sysfs
 from volagent.host.iscsi.unwritten import Unwritten
@@ -69,7 +69,7 @@ class RealInitiator:
         self.reserves = reserves
         self._helpers = helpers
         self._known = known
-        self._claims = claims
+        self.claims = claims
         self._sysfs = sysfs
         self._admin = IscsiAdmin(helpers, records, NodeRecords(records))
         self._logins = Logins(helpers, self._sysfs, records, self._admin)
@@ -126,24 +126,25 @@ class RealInitiator:
     async def leave(self, handle: LunHandle, paths: Sequence[Path]) -> None:
         """Undo `reach`; nothing is written. Raises `Busy`, `TimedOut`, `HostError`."""
         async with self._lock(handle.iqn):
+            if self._known.find(handle.iqn, handle.lun, handle.interface):
+                return  # it was attached meanwhile
             for found in self._unwritten.maps_over(paths):
                 await self._unwritten.remove_map(found, paths[0].session)
             for path in paths:
                 await self._paths.delete(path, write_out=False)
             await self._logins.close_idle(handle.iqn, handle.interface)
 
-    @property
-    def persistent(self) -> Persistent:
-        """What gives orders about reservations."""
-        return self._claims.persistent
-
-    def is_claimed(self, handle: LunHandle) -> bool:
-        """Whether a disk is reserved for this node's own use. Raises `HostError`."""
-        return self._claims.find(handle.iqn, handle.lun, handle.interface) is not None
+    def is_kept(self, wish: LunWish) -> bool:
+        """Whether a disk is attached here, or shown by a session that is not ours."""
+        interface = interface_of(wish)
+        return bool(self._known.find(wish.iqn, wish.lun, interface)) or any(
+            not self._logins.records.is_ours(wish.iqn, path.session.portal, interface)
+            for path in self._all_paths(wish.iqn, interface, wish.lun)
+        )
 
     async def _connect(self, wish: LunWish, interface: str) -> tuple[PortalFailure, ...]:
         """A disk that is reserved here gets no further sessions: `claims.py` says why."""
-        reserved = self._claims.find(wish.iqn, wish.lun, interface) is not None
+        reserved = self.claims.find(wish.iqn, wish.lun, interface) is not None
         if reserved and self._all_paths(wish.iqn, interface, wish.lun):
             return ()
         return await self._logins.connect(wish, interface)
@@ -168,7 +169,7 @@ class RealInitiator:
 
         Only so may it be attached anew, when the cluster says so.
         """
-        noted = self._claims.find(wish.iqn, wish.lun, interface)
+        noted = self.claims.find(wish.iqn, wish.lun, interface)
         paths = self._all_paths(wish.iqn, interface, wish.lun)
         if noted is None or not paths:
             return error
@@ -179,7 +180,7 @@ class RealInitiator:
         except Busy as busy:
             return Fenced(error.call, error.subject, 0, f"{error.detail}; still in use ({busy})")
         self._known.forget(handle)
-        self._claims.known.forget(handle)
+        self.claims.known.forget(handle)
         await self._logins.close_idle(wish.iqn, interface)
         return Fenced(error.call, error.subject, 0, f"{error.detail}; {text}")
 
@@ -211,7 +212,7 @@ class RealInitiator:
         self, wish: LunWish, handle: LunHandle, paths: Sequence[Path], remarks: list[str],
         *, attached: bool,
     ) -> LunHandle:  # fmt: skip
-        took, text = await self._claims.take(wish.claim, handle, paths, attached=attached)
+        took, text = await self.claims.take(wish.claim, handle, paths, attached=attached)
         remarks += [text] if text else []
         if took.key:
             registered = {path.directory for path in paths}
@@ -314,7 +315,7 @@ class RealInitiator:
         if not answered:
             raise silence or TimedOut("check", handle.wwid, 0, "no path to it is up")
         if handle.key:
-            await self._claims.check(handle, [path for path in paths if path.usable])
+            await self.claims.check(handle, [path for path in paths if path.usable])
 
     async def rescan(self, handle: LunHandle) -> FoundLun:
         """Have the kernel look at the disk's size again."""
@@ -347,18 +348,18 @@ class RealInitiator:
                 taken = self._leaving.take_away if write_out else self._unwritten.discard
                 said.append(await taken(handle, device, paths))
             self._known.forget(handle)
-            self._claims.known.forget(handle)
+            self.claims.known.forget(handle)
             said += await self._logins.close_idle(handle.iqn, handle.interface)
             return tuple(said)
 
     async def drop_if_fenced(self, number: str) -> bool:
         """Whether this node was fenced from a disk; nothing more is sent to it then."""
-        for handle in self._claims.known.all():
+        for handle in self.claims.known.all():
             paths = self._all_paths(handle.iqn, handle.interface, handle.lun)
             numbers = {path.number for path in paths} | {
                 each.number for each in self._unwritten.maps_over(paths)
             }
-            if number in numbers and await self._claims.is_fenced(handle, paths):
+            if number in numbers and await self.claims.is_fenced(handle, paths):
                 await self._unwritten.cut(handle, paths)
                 return True
         return False

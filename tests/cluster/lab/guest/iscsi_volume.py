@@ -139,7 +139,7 @@ class Life:
         options = self.volume.options
         assert isinstance(options, IscsiOptions)
         wish = make_wish(options, None, read_only=False)
-        here = self.initiator.is_present(wish)
+        here = self.initiator.is_kept(wish)
         handle, paths = await self.initiator.reach(wish)
         for each in await RealPersistent(self.helpers).registrants(paths[0]):
             holds = f" holds type {each.kind}" if each.holds else ""
