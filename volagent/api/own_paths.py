@@ -67,14 +67,25 @@ class OwnPaths:
     def _explain(self, namespace: str, name: str) -> Document:
         """By who knows most: the scheduler before there is a node, the node when it is here."""
         found = self._placement and self._placement.explain(namespace, name)
-        if not found and self._node is not None:
-            found = self._node.explain(namespace, name)
-            if self._attachments is not None:
-                self._attachments.complete(namespace, name, found)
-        elif not found and self._attachments is not None:
+        found = found or self._explain_here(namespace, name)
+        if not found and self._attachments is not None:
             found = self._attachments.explain(namespace, name)
         if not found:
             raise NotFound(f'pods "{name}" not found')
+        return found
+
+    def _explain_here(self, namespace: str, name: str) -> Document | None:
+        """By the node of this process; None for pods of others, where others can be asked."""
+        if self._node is None:
+            return None
+        try:
+            found = self._node.explain(namespace, name)
+        except NotFound:
+            if self._attachments is None:
+                raise
+            return None
+        if self._attachments is not None:
+            self._attachments.complete(namespace, name, found)
         return found
 
 
