@@ -237,10 +237,11 @@ OPERATIONS = {
 
 def main() -> None:
     """Answer the request on standard input; or, with the number of a descriptor as argument, those
-    that come through that socket, until it is closed."""
+    that come through that socket, until it is closed, after one byte that says that it listens."""
     sys.path.insert(0, _PACKAGE_ROOT)
     if len(sys.argv) == 2 and sys.argv[1].isdigit():
         descriptor = int(sys.argv[1])
+        os.write(descriptor, b".")
         while request := os.read(descriptor, _REQUEST_BYTES_MAX):
             os.write(descriptor, json.dumps(_answer(json.loads(request))).encode())
     else:

@@ -42,6 +42,8 @@ MESSAGE_CHARS_MAX: Final = 2000
 """Of what a program says; the middle is left out."""
 KILL_GRACE_S: Final = 1.0
 """How long a killed child has to disappear before it is abandoned."""
+WORKER_START_TIMEOUT_S: Final = 30.0
+"""Milliseconds, unless the machine has no time for it."""
 WORKERS_KEPT_MAX: Final = 4
 WORKER_IDLE_S: Final = 30.0
 """A child that answers calls is kept so long for the next one: the steps of a volume follow each
@@ -180,7 +182,7 @@ class Helpers:
                 if worker is not None:
                     answer = await self._ask(worker, request, timeout_s, place, call)
                 if not answer:  # none waited, or somebody killed it while it did
-                    worker = Worker(_CHILD_CALLS)
+                    worker = await self._start_worker(place, call)
                     answer = await self._ask(worker, request, timeout_s, place, call)
             except (HostError, asyncio.CancelledError) as error:
                 if not isinstance(error, TimedOut):
@@ -193,6 +195,23 @@ class Helpers:
                 return Outcome(0, answer, b"")
             status = await worker.child.wait(KILL_GRACE_S)
             return Outcome(status or 1, b"", worker.child.stderr)
+
+    async def _start_worker(self, place: _Backend, call: tuple[str, str]) -> Worker:
+        """A new one that listens. Raises `NotTried`: nobody but this machine was slow."""
+        worker = Worker(_CHILD_CALLS)
+        try:
+            listens = await worker.wait_ready(WORKER_START_TIMEOUT_S)
+        except asyncio.CancelledError:
+            worker.close()
+            await self._kill(worker.child, place)
+            raise
+        if not listens:
+            worker.close()
+            await self._kill(worker.child, place)
+            place.breaker.note_cancelled()
+            detail = f"not tried: no helper started within {WORKER_START_TIMEOUT_S:g} s here"
+            raise NotTried(*call, errno.ETIMEDOUT, f"{detail}, the machine is too busy")
+        return worker
 
     async def _ask(
         self,

@@ -1,8 +1,10 @@
 """A child that answers one call after the other, so that a call need not start a program.
 
-It is `child_calls.py` on the other end of a socket that keeps messages apart. It is given the next
-call only after it has answered the last one; one that does not answer in time is killed as any
-child is, and never used again. It ends with its owner: its socket is closed then.
+It is `child_calls.py` on the other end of a socket that keeps messages apart. It is given the first
+call when it has said that it listens (what its start takes on a busy machine is no silence of the
+storage that it will ask), and the next only after it has answered the last one. One that does not
+answer in time is killed as any child is, and never used again. It ends with its owner: its socket
+is closed then.
 """
 
 import asyncio
@@ -33,6 +35,17 @@ class Worker:
             theirs.close()
         ours.setblocking(False)
         self._socket = ours
+
+    async def wait_ready(self, timeout_s: float) -> bool:
+        """Whether a new one listens in time; also True when it ended, as `ask` says then."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.get_running_loop().sock_recv(self._socket, 1)
+        except TimeoutError:
+            return False
+        except OSError:
+            return True
+        return True
 
     async def ask(self, request: bytes, timeout_s: float) -> bytes | None:
         """Its answer, b"" when it ended instead, None when it has not answered in time."""

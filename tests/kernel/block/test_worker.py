@@ -10,7 +10,7 @@ import pytest
 
 from tests.kernel.block.conftest import until
 from volagent.host import process
-from volagent.host.errors import HostError, TimedOut
+from volagent.host.errors import HostError, NotTried, TimedOut
 from volagent.host.process import Helpers
 
 
@@ -94,6 +94,36 @@ async def test_child_goes_when_nobody_has_work_for_it(helpers, file, monkeypatch
     monkeypatch.setattr(process, "WORKER_IDLE_S", 0.05)
     await write(helpers, file, "a")
     await until(lambda: not workers())
+
+
+SLOW_START = """
+import os, sys, time
+time.sleep({start_s})
+os.write(3, b".")
+os.read(3, 65536)
+os.write(3, b"{{}}")
+"""
+
+
+async def test_start_of_a_child_is_not_counted_as_silence(helpers, file, monkeypatch):
+    program = file.with_name("slow.py")
+    program.write_text(SLOW_START.format(start_s=1.0))
+    monkeypatch.setattr(process, "_CHILD_CALLS", str(program))
+    await write(helpers, file, "a", timeout_s=0.9)
+
+
+async def test_child_that_does_not_start_is_told_and_held_against_nobody(
+    helpers, file, monkeypatch
+):
+    program = file.with_name("stuck.py")
+    program.write_text(SLOW_START.format(start_s=60.0))
+    monkeypatch.setattr(process, "_CHILD_CALLS", str(program))
+    monkeypatch.setattr(process, "WORKER_START_TIMEOUT_S", 0.2)
+    for _ in range(5):
+        with pytest.raises(NotTried, match=r"no helper started .* the machine is too busy"):
+            await write(helpers, file, "a")
+    assert workers() == []
+    assert helpers.backends() == ()
 
 
 async def test_closing_ends_those_that_wait(file):
