@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 
+from volagent.settings_store import StoreSettings
+
 MAX_SOCKET_PATH_BYTES = 107
 """`sockaddr_un.sun_path` holds 108 bytes with the final NUL."""
 
@@ -175,6 +177,7 @@ class Settings(msgspec.Struct, frozen=True):
     """Where relative paths of image volumes lead; filled with `<state_dir>/images`."""
     resync_s: Seconds = 600.0
     drain_on_exit: bool = False
+    store: StoreSettings = StoreSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     tls: TlsSettings = TlsSettings()
     auth: AuthSettings = AuthSettings()
@@ -350,6 +353,9 @@ def _check(settings: Settings, where: _Origin) -> None:
         raise SettingsError(
             where.at(("lease", "timeout_s")), '"lease.timeout_s" must be twice "lease.period_s"'
         )
+    if mistake := settings.store.find_mistake():
+        key, text, hint = mistake
+        raise SettingsError(where.at(("store", key)), f'"store.{key}": {text}', hint=hint)
     for server in settings.servers:
         if not _SERVER.fullmatch(server):
             raise SettingsError(

@@ -354,7 +354,9 @@ class Registry:
             stored = await self.store.get(key_of(_NAMESPACE_TRAITS, "", namespace))
         if stored is None:
             raise not_found(_NAMESPACE_TRAITS, namespace)
-        if namespace in self.ending_namespaces:
+        # Which namespaces end by another server's doing is known here a moment later.
+        is_marked = "deletionTimestamp" in self.codec.shared(stored)["metadata"]
+        if is_marked or namespace in self.ending_namespaces:
             raise namespace_ending(traits, name, namespace)
 
     async def _node_labels(self) -> dict[str, str]:

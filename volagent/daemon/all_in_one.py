@@ -19,6 +19,7 @@ from volagent.daemon.controllers import (
     make_node_controllers,
     make_server_controllers,
 )
+from volagent.daemon.errors import StartError
 from volagent.daemon.node_side import NodeSide, make_node_side
 from volagent.daemon.process import Process, run_process
 from volagent.daemon.server_side import make_server_side, make_shared_provisioners, opened_store
@@ -39,6 +40,11 @@ def run(settings: Settings) -> int:
 
 async def _run(process: Process) -> None:
     settings = process.settings
+    if settings.store.kind != "sqlite":
+        raise StartError(
+            f"volagent run keeps its objects in SQLite, not in {settings.store.kind}",
+            "where several servers share a store, use `volagent server` and `volagent agent`",
+        )
     process.make_directories(of_volumes=True)
     with process.locked():
         async with opened_store(settings) as store:

@@ -17,6 +17,7 @@ from volagent.api.tokens import TokenKeyError, load_key
 from volagent.client.shared import SharedCopies
 from volagent.daemon.block_store import open_block_store
 from volagent.daemon.errors import StartError
+from volagent.daemon.etcd_side import opened_etcd
 from volagent.drivers.provisioning.contract import ProvisionerTable
 from volagent.drivers.provisioning.table import (
     NfsName,
@@ -26,8 +27,8 @@ from volagent.drivers.provisioning.table import (
 from volagent.host.contract import Host
 from volagent.host.process import Helpers
 from volagent.settings import Settings
-from volagent.store.contract import AlreadyRunning, Corrupt
-from volagent.store.sqlite import SqliteStore, open_store
+from volagent.store.contract import AlreadyRunning, Corrupt, Store
+from volagent.store.sqlite import open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +36,12 @@ class ServerSide:
     """What a process has to be a server."""
 
     client: InProcessClient
+    admission: Admission
     copies: SharedCopies
     """What its controllers and its authorization know; to be run."""
 
 
-def make_server_side(settings: Settings, store: SqliteStore, clock: Clock) -> ServerSide:
+def make_server_side(settings: Settings, store: Store, clock: Clock) -> ServerSide:
     """Build the server's half. Raises `StartError`."""
     try:
         key = load_key(Path(settings.state_dir))
@@ -54,12 +56,16 @@ def make_server_side(settings: Settings, store: SqliteStore, clock: Clock) -> Se
         copies, mount_tokens=settings.auth.mount_service_account_token
     )
     client.leave_to_scheduler(NodesAround(copies).only_node)
-    return ServerSide(client, copies)
+    return ServerSide(client, admission, copies)
 
 
 @contextlib.asynccontextmanager
-async def opened_store(settings: Settings) -> AsyncIterator[SqliteStore]:
-    """The store under the state directory. Raises `StartError`."""
+async def opened_store(settings: Settings) -> AsyncIterator[Store]:
+    """The store that the settings name. Raises `StartError`."""
+    if settings.store.kind == "etcd":
+        async with opened_etcd(settings) as shared:
+            yield shared
+        return
     try:
         store = open_store(Path(settings.state_dir))
     except AlreadyRunning as error:
