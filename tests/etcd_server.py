@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import http.client
+import json
 import shutil
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 PROGRAM = shutil.which("etcd")
 MISSING = "etcd is not installed: apt-get install etcd-server"
@@ -45,6 +47,7 @@ class EtcdMember:
         """Start it without waiting."""
         assert PROGRAM is not None, MISSING
         self.base.mkdir(parents=True, exist_ok=True)
+        token = str(self.cluster[0].peer_port)
         members = ",".join(f"{each.name}={each.peer_url}" for each in self.cluster)
         with (self.base / "log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -53,7 +56,7 @@ class EtcdMember:
                     "--listen-client-urls", self.url, "--advertise-client-urls", self.url,
                     "--listen-peer-urls", self.peer_url,
                     "--initial-advertise-peer-urls", self.peer_url,
-                    "--initial-cluster", members, "--initial-cluster-token", str(self.peer_port),
+                    "--initial-cluster", members, "--initial-cluster-token", token,
                     "--logger", "zap", *self.options,
                 ],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_die_with_pytest,
@@ -67,6 +70,16 @@ class EtcdMember:
             return b"true" in connection.getresponse().read()
         except OSError:
             return False
+        finally:
+            connection.close()
+
+    def ask(self, path: str) -> dict[str, Any]:
+        """A request without a body. Raises `OSError`."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        try:
+            connection.request("POST", f"/v3/{path}", "{}")
+            answer: dict[str, Any] = json.loads(connection.getresponse().read())
+            return answer
         finally:
             connection.close()
 
@@ -112,6 +125,19 @@ class EtcdCluster:
             each.start()
         for each in self.members:
             each.wait_healthy()
+
+    def leader(self) -> EtcdMember:
+        """The member that leads, as any of them says."""
+        for each in self.members:
+            try:
+                told = each.ask("maintenance/status")
+            except OSError:
+                continue
+            ids = {
+                one.ask("maintenance/status")["header"]["member_id"]: one for one in self.members
+            }
+            return ids[told["leader"]]
+        raise AssertionError("no member of etcd answers")
 
     def stop(self) -> None:
         """End all."""
