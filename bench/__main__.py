@@ -32,6 +32,7 @@ def main() -> int:
     from bench.clusters import run_clusters
     from bench.figures import run_all
     from bench.moves import measure_moves
+    from bench.servers import run_servers
 
     base = Path(tempfile.mkdtemp(prefix="volagent-bench-", dir=arguments.dir))
     lines = []
@@ -39,6 +40,7 @@ def main() -> int:
         run_all(base, quick=arguments.quick),
         run_claims(base / "claims", quick=arguments.quick),
         run_clusters(base / "clusters", quick=arguments.quick),
+        run_servers(base / "servers", quick=arguments.quick),
         measure_moves(),
     )
     for figure in figures:

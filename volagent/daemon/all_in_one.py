@@ -22,7 +22,12 @@ from volagent.daemon.controllers import (
 from volagent.daemon.errors import StartError
 from volagent.daemon.node_side import NodeSide, make_node_side
 from volagent.daemon.process import Process, run_process
-from volagent.daemon.server_side import make_server_side, make_shared_provisioners, opened_store
+from volagent.daemon.server_side import (
+    make_backups,
+    make_server_side,
+    make_shared_provisioners,
+    opened_store,
+)
 from volagent.daemon.serving import Serving, make_serving, open_listeners
 from volagent.node.agent import NodeAgent, Start
 from volagent.observe.logs import get_logger
@@ -64,6 +69,7 @@ async def _run(process: Process) -> None:
                     TrashService(machine.provisioners, client),
                     placement=controllers.placement,
                     attachments=controllers.attachments,
+                    backups=make_backups(settings, store),
                 )
                 serving = make_serving(
                     process, client, server.copies, node.metrics, beside,

@@ -12,7 +12,12 @@ from volagent.control.provision.trash import TrashService
 from volagent.daemon.controllers import Machine, make_server_controllers
 from volagent.daemon.leading import make_leading
 from volagent.daemon.process import Process, run_process
-from volagent.daemon.server_side import make_server_side, make_shared_provisioners, opened_store
+from volagent.daemon.server_side import (
+    make_backups,
+    make_server_side,
+    make_shared_provisioners,
+    opened_store,
+)
 from volagent.daemon.serving import make_serving, open_listeners
 from volagent.host.real import make_host
 from volagent.node.agent import Start
@@ -55,6 +60,7 @@ async def _run(process: Process) -> None:
                 TrashService(machine.provisioners, client),
                 placement=controllers.placement,
                 attachments=controllers.attachments,
+                backups=make_backups(settings, store),
             )
             serving = make_serving(
                 process, client, copies, _metrics, beside, node_view=None, recovered=None

@@ -6,10 +6,12 @@ Composition for `volagent run` and `volagent server`.
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from volagent.aio.clock import Clock
 from volagent.api.admission import Admission
+from volagent.api.backups import Backups
 from volagent.api.inprocess import InProcessClient
 from volagent.api.surroundings import ObjectsAround
 from volagent.api.surroundings_nodes import NodesAround
@@ -18,6 +20,7 @@ from volagent.client.shared import SharedCopies
 from volagent.daemon.block_store import open_block_store
 from volagent.daemon.errors import StartError
 from volagent.daemon.etcd_side import opened_etcd
+from volagent.daemon.shared_files import read_shared_files
 from volagent.drivers.provisioning.contract import ProvisionerTable
 from volagent.drivers.provisioning.table import (
     NfsName,
@@ -78,6 +81,11 @@ async def opened_store(settings: Settings) -> AsyncIterator[Store]:
         yield store
     finally:
         await store.close()
+
+
+def make_backups(settings: Settings, store: Store) -> Backups:
+    """What answers `volagent backup`."""
+    return Backups(store, partial(read_shared_files, Path(settings.state_dir)))
 
 
 def make_shared_provisioners(

@@ -67,6 +67,10 @@ class Corrupt(StoreError):
     """What is on disk is no store of ours, damaged, or of a newer version."""
 
 
+class NotEmpty(StoreError):
+    """What is to be filled holds a store already."""
+
+
 class AlreadyRunning(StoreError):
     """Another process has the state directory."""
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from tests.etcd_server import EtcdCluster, free_ports
-from tests.kernel.daemon.harness import Daemon, Json, until
+from tests.kernel.daemon.harness import Daemon, until
 from tests.kernel.daemon.test_agent import LEASES
 
 LEAD_WITHIN_S = 30.0
@@ -79,8 +79,3 @@ class Servers:
             if each.running:
                 each.kill()
         self.etcd.stop()
-
-
-def ask(server: SharedServer, method: str, path: str, body: Json | None = None) -> tuple[int, Json]:
-    """A request over the unix socket, for a thread; raises `OSError`, `HTTPException`."""
-    return server._ask(method, path, body)

@@ -58,7 +58,7 @@ class Load:
 
     def start(self) -> None:
         """Begin to write."""
-        _ask(self._servers[0], "POST", PATH, _config(COUNTER, "0"))
+        ask(self._servers[0], "POST", PATH, config(COUNTER, "0"))
         for thread in self._threads:
             thread.start()
 
@@ -88,7 +88,7 @@ class Load:
 
     def find_lies(self, server: SharedServer) -> Iterator[str]:
         """What a server shows that contradicts an acknowledgement."""
-        _, listing = _ask(server, "GET", PATH)
+        _, listing = ask(server, "GET", PATH)
         held: dict[str, Value] = {
             each["metadata"]["name"]: each["data"]["v"]
             for each in listing["items"]
@@ -126,14 +126,14 @@ class Load:
         elif present:
             self._settle(kept, value, "PATCH", f"{PATH}/{name}", {"data": {"v": value}}, chance)
         else:
-            self._settle(kept, value, "POST", PATH, _config(name, value), chance)
+            self._settle(kept, value, "POST", PATH, config(name, value), chance)
 
     def _settle(
         self, kept: Kept, value: Value, method: str, path: str, body: Any, chance: random.Random
     ) -> None:
         server = chance.choice(self._servers)
         try:
-            status, answer = _ask(server, method, path, body)
+            status, answer = ask(server, method, path, body)
         except NoAnswer:
             kept.possible |= {value}
             return
@@ -155,7 +155,7 @@ class Load:
     def _count(self, number: int) -> None:
         server = self._servers[number % len(self._servers)]
         try:
-            status, found = _ask(server, "GET", f"{PATH}/{COUNTER}")
+            status, found = ask(server, "GET", f"{PATH}/{COUNTER}")
         except NoAnswer:
             return
         if status != 200:
@@ -163,7 +163,7 @@ class Load:
             return
         found["data"]["v"] = str(int(found["data"]["v"]) + 1)
         try:
-            status, answer = _ask(server, "PUT", f"{PATH}/{COUNTER}", found)
+            status, answer = ask(server, "PUT", f"{PATH}/{COUNTER}", found)
         except NoAnswer:
             status, answer = 504, {}
         with self._lock:
@@ -181,13 +181,14 @@ class Load:
             self.acknowledged_s.append(time.monotonic())
 
 
-def _config(name: str, value: str) -> dict[str, Any]:
+def config(name: str, value: str) -> dict[str, Any]:
+    """A ConfigMap that holds a value."""
     return {
         "kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}, "data": {"v": value},
     }  # fmt: skip
 
 
-def _ask(server: SharedServer, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+def ask(server: SharedServer, method: str, path: str, body: Any = None) -> tuple[int, Any]:
     """A request; 503 when it cannot have been sent. Raises `NoAnswer`."""
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(ANSWER_S)
