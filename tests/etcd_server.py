@@ -41,6 +41,8 @@ class EtcdMember:
         self.peer_url = f"http://127.0.0.1:{self.peer_port}"
         self.cluster: Sequence[EtcdMember] = (self,)
         self.options: tuple[str, ...] = ()
+        self.health_url = self.url
+        """Where it tells without a certificate how it is."""
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -64,7 +66,8 @@ class EtcdMember:
 
     def is_healthy(self) -> bool:
         """Whether it answers and knows a leader."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        address = self.health_url.rpartition("/")[2]
+        connection = http.client.HTTPConnection(address, timeout=2)
         try:
             connection.request("GET", "/health")
             return b"true" in connection.getresponse().read()
