@@ -113,8 +113,11 @@ class Store(Protocol):
         `FutureRevision`. Keys up to `start_after` are left out.
         """
 
-    async def create(self, key: str, value: bytes) -> int:
-        """Store under a new key; the write's revision. Raises `KeyExists`, and as `update`."""
+    async def create(self, key: str, value: bytes, *, beside: Stored | None = None) -> int:
+        """Store under a new key; the write's revision. Raises `KeyExists`, and as `update`.
+
+        `beside` is another object that this depends on: `Mismatch` when it has changed or is gone.
+        """
 
     async def update(self, key: str, value: bytes, expected_revision: int) -> int:
         """Replace exactly that revision.

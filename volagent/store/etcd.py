@@ -53,6 +53,7 @@ class _Write:
     lost: type[StoreError]
     """What it means when its condition does not hold."""
     guarded: bool
+    beside: Stored | None
     gaps: int
     sent: bool = False
     """Whether an attempt may have happened without an answer."""
@@ -98,12 +99,15 @@ class EtcdStore:
         async for batch in self.mirror.visible.watch(prefix, after_revision, idle_s):
             yield batch
 
-    async def create(self, key: str, value: bytes, *, guard: int = ANY) -> int:
-        """Store under a new key; `guard` as `guarded`."""
+    async def create(
+        self, key: str, value: bytes, *, beside: Stored | None = None, guard: int = ANY
+    ) -> int:
+        """Store under a new key. `guard`, here and below, is an `Election`'s: `Deposed` if it is
+        over."""
         await self._take_turn(key)
         place, mark = self.layout.object_key(key), self._marks.draw()
         change = [wire.put(place, frame(mark, value))]
-        return await self._write(key, mark, 0, change, KeyExists, guard)
+        return await self._write(key, mark, 0, change, lost=KeyExists, guard=guard, beside=beside)
 
     async def update(
         self, key: str, value: bytes, expected_revision: int, *, guard: int = ANY
@@ -113,7 +117,7 @@ class EtcdStore:
         at = self._expect(key, expected_revision)
         place, mark = self.layout.object_key(key), self._marks.draw()
         return await self._write(
-            key, mark, at, [wire.put(place, frame(mark, value))], Mismatch, guard
+            key, mark, at, [wire.put(place, frame(mark, value))], lost=Mismatch, guard=guard
         )
 
     async def delete(self, key: str, expected_revision: int, *, guard: int = ANY) -> int:
@@ -122,7 +126,7 @@ class EtcdStore:
         at = self._expect(key, expected_revision)
         mark = self._marks.draw()
         change = [wire.remove(self.layout.object_key(key)), wire.put(self.layout.deleted, mark)]
-        return await self._write(key, mark, at, change, Mismatch, guard)
+        return await self._write(key, mark, at, change, lost=Mismatch, guard=guard)
 
     async def wait_broken(self) -> None:
         """Wait until the store is broken, then raise `Broken`."""
@@ -168,15 +172,18 @@ class EtcdStore:
 
     async def _write(
         self, key: str, mark: bytes, at: int, change: Sequence[wire.Request],
-        lost: type[StoreError], guard: int,
+        *, lost: type[StoreError], guard: int, beside: Stored | None = None,
     ) -> int:  # fmt: skip
         conditions = [wire.is_at(self.layout.object_key(key), at)]
         if guard:
             conditions.append(wire.is_life(self.layout.leader, guard))
+        if beside is not None:
+            place = self.layout.object_key(beside.key)
+            conditions.append(wire.is_at(place, beside.mod_revision - self.mirror.offset))
         look = [{"request_range": wire.read(self.layout.leader)}]
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         request = wire.txn(conditions, change, look)
-        write = _Write(key, request, done, lost, bool(guard), self.mirror.gaps)
+        write = _Write(key, request, done, lost, bool(guard), beside, self.mirror.gaps)
         self._under_way.add(key)
         self.mirror.waiting[mark] = done
         # In a task of its own: a caller that goes away does not take the write with it.
@@ -234,6 +241,9 @@ class EtcdStore:
             kvs = found.kvs if found is not None else ()
             if not kvs or kvs[0].create_revision != guard:
                 return Deposed("another server leads by now")
+        # Up to the refusal everything is visible, or more: so this is what it was refused for.
+        if write.beside is not None and self.mirror.visible.get(write.beside.key) != write.beside:
+            return Mismatch(write.beside.key)
         return write.lost(write.key)
 
     def _say_silent(self, write: _Write) -> StoreError:

@@ -166,9 +166,9 @@ class LeadersStore:
         """Values under a prefix."""
         return await self.store.list(prefix, at_revision=at_revision, start_after=start_after)
 
-    async def create(self, key: str, value: bytes) -> int:
+    async def create(self, key: str, value: bytes, *, beside: Stored | None = None) -> int:
         """Store under a new key. Raises `Deposed`, and as the store."""
-        return await self.store.create(key, value, guard=self._guard())
+        return await self.store.create(key, value, beside=beside, guard=self._guard())
 
     async def update(self, key: str, value: bytes, expected_revision: int) -> int:
         """Replace exactly that revision. Raises `Deposed`, and as the store."""

@@ -85,10 +85,12 @@ class SqliteStore:
         """Values under a prefix, sorted by key: see the contract."""
         return self._visible.list(prefix, at_revision, start_after)
 
-    async def create(self, key: str, value: bytes) -> int:
+    async def create(self, key: str, value: bytes, *, beside: Stored | None = None) -> int:
         """Store under a new key."""
         while key in self._under_way:
             await self._settled.wait()
+        if beside is not None and self._visible.get(beside.key) != beside:
+            raise Mismatch(beside.key)
         if self._visible.get(key) is not None:
             raise KeyExists(key)
         revision = self._next_revision()
