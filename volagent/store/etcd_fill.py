@@ -48,7 +48,11 @@ async def _write_all(client: EtcdClient, layout: Layout, snapshot: Snapshot) -> 
 
     async def work() -> None:
         for key, value in left:
-            await _put(client, layout.object_key(key), frame(marks.draw(), value))
+            # Only if it is not there: an attempt that comes late must not undo a later change.
+            place = layout.object_key(key)
+            change = [wire.put(place, frame(marks.draw(), value))]
+            request = wire.txn([wire.is_at(place, 0)], change, [])
+            await client.insist("kv/txn", request, wire.Txn)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(AT_ONCE):

@@ -20,7 +20,15 @@ import msgspec
 from volagent.aio.tasks import Background
 from volagent.observe.logs import get_logger
 from volagent.store import etcd_wire as wire
-from volagent.store.contract import Broken, Change, Compacted, Corrupt, Stored, StoreError
+from volagent.store.contract import (
+    Broken,
+    Change,
+    Compacted,
+    Corrupt,
+    Stored,
+    StoreError,
+    Unreachable,
+)
 from volagent.store.etcd_client import RETRY, EtcdClient, Silent
 from volagent.store.etcd_layout import FORMAT_VERSION, Facts, Layout, unframe
 from volagent.store.log import Bell
@@ -30,6 +38,8 @@ PAGE = 1000
 """Objects of one read when everything is read."""
 STALE_S = 1.0
 """A watch that is behind a known revision for so long is given up."""
+SETTLE_S = 10.0
+"""So long a read waits for the copy to be up to date."""
 LOOK_S = 2.0
 """Without a change for so long, the copy's position is compared with etcd's."""
 
@@ -84,7 +94,11 @@ class Mirror:
         if self._asking is None:
             self._asking = asyncio.get_running_loop().create_future()
             self._background.start("etcd position", self._ask_position(self._asking))
-        await self.reach(await asyncio.shield(self._asking))
+        try:
+            async with asyncio.timeout(SETTLE_S):
+                await self.reach(await asyncio.shield(self._asking))
+        except TimeoutError as error:
+            raise Unreachable("etcd answers, and does not tell what has changed") from error
 
     async def reach(self, revision: int) -> None:
         """Wait until etcd's revision is visible; a watch that does not get there is begun anew."""
@@ -179,14 +193,18 @@ class Mirror:
         while True:
             at = self.at
             try:
-                await self._watch()
-            except Compacted:
-                await self._begin_anew()
-            except Silent as error:
+                await self._watch_or_begin_anew()
+            except (Silent, Unreachable) as error:
                 if failures == 0:
                     _log.warning("watch of etcd interrupted", error=str(error))
             failures = 0 if self.at > at else failures + 1
             await asyncio.sleep(RETRY.delay_s(failures, 0.5) if failures else 0)
+
+    async def _watch_or_begin_anew(self) -> None:
+        try:
+            await self._watch()
+        except Compacted:
+            await self._begin_anew()
 
     async def _watch(self) -> None:
         """Follow until the watch ends, or is cut because it has stopped telling."""
@@ -277,18 +295,21 @@ class Mirror:
         await asyncio.sleep(0)  # what else this round of the loop reads shares the answer
         self._asking = None
         at = self.at
+        outcome: StoreError = Unreachable("the store is closed")
         try:
-            answer = await self._client.read(wire.read(self._layout.facts))
+            header = (await self._client.read(wire.read(self._layout.facts))).header
+            if header.revision >= at and header.cluster_id == self._cluster_id:
+                asked.set_result(header.revision)
+                return
+            outcome = Broken(f"etcd has gone back from revision {at} to {header.revision}:"
+                             " was it restored?")  # fmt: skip
+            self.break_off(str(outcome))
         except StoreError as error:
-            if not asked.cancelled():
-                asked.set_exception(error)
+            outcome = error
+        finally:
+            if not asked.done():
+                asked.set_exception(outcome)
                 asked.exception()  # nobody may be left who waits
-            return
-        header = answer.header
-        if header.revision < at or header.cluster_id != self._cluster_id:
-            self.break_off(f"etcd has gone back from revision {at} to {header.revision}:"
-                           " was it restored?")  # fmt: skip
-        asked.set_result(header.revision)
 
     async def _look(self) -> None:
         """Find out about a watch that is silently dead, also when nobody reads or writes."""
