@@ -27,6 +27,7 @@ from volagent.store.contract import (
     Corrupt,
     Stored,
     StoreError,
+    Uncertain,
     Unreachable,
 )
 from volagent.store.etcd_client import RETRY, EtcdClient, Silent
@@ -128,7 +129,7 @@ class Mirror:
             self.visible.break_off(self.broken)
             for done in self.waiting.values():
                 if not done.done():
-                    done.set_exception(Broken(why))
+                    done.set_exception(Uncertain(f"{why}; the write may have happened"))
             self._moved.ring()
 
     def _fail(self, error: BaseException) -> None:

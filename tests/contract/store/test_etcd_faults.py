@@ -16,6 +16,7 @@ from volagent.store.contract import (
     Deposed,
     KeyExists,
     Mismatch,
+    Uncertain,
     Unreachable,
 )
 from volagent.store.etcd import open_etcd_store
@@ -118,6 +119,19 @@ async def test_write_fails_when_another_won_while_it_was_lost(store, other, loss
     assert isinstance(results[0], Mismatch)
     with pytest.raises(KeyExists):
         await store.create("/things/a", b"4")
+
+
+async def test_write_is_uncertain_when_no_answer_comes_before_the_store_closes(store, other, lossy):
+    lossy.cut_watches()
+    lossy.lost_answers = 1000
+    write = asyncio.ensure_future(store.create("/things/a", b"1"))
+    while lossy.lost_answers == 1000:
+        await asyncio.sleep(0.01)
+    await store.close()
+
+    with pytest.raises(Uncertain):
+        await write
+    assert (await other.get("/things/a")).value == b"1"
 
 
 async def test_each_server_reads_what_any_other_was_acknowledged(store, other):
