@@ -34,6 +34,11 @@ demo-packages:
 demo: setup demo-packages  ## show a pod's volumes from declaration to removal, on a throw-away state
 	@$(bin)/python config/examples/demo/run.py
 
+.PHONY: try-three
+try-three: setup  ## run three servers over three members of etcd here, as root, until Ctrl-C
+	@tests/setup/packages.sh etcd-server
+	@exec $(bin)/python config/examples/three/run.py $(ARGS)
+
 .PHONY: run
 run: setup  ## run the daemon in the foreground; ARGS="..." are passed on
 	@exec $(bin)/volagent run $(ARGS)

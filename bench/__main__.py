@@ -18,7 +18,7 @@ def main() -> int:
     """Enter a private mount namespace, measure, print."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer runs, for a first look")
-    parser.add_argument("--only", choices=("pods", "claims", "clusters", "moves"))
+    parser.add_argument("--only", choices=("pods", "claims", "clusters", "servers", "moves"))
     parser.add_argument("--figures", type=Path, help="also write the lines to this file")
     parser.add_argument("--dir", default="/var/tmp", help="where the temporary directory is made")
     arguments = parser.parse_args()
@@ -33,6 +33,7 @@ def main() -> int:
     from bench.clusters import run_clusters
     from bench.figures import run_all
     from bench.moves import measure_moves
+    from bench.servers import run_servers
 
     base = Path(tempfile.mkdtemp(prefix="volagent-bench-", dir=arguments.dir))
     lines = []
@@ -40,6 +41,7 @@ def main() -> int:
         "pods": run_all(base, quick=arguments.quick),
         "claims": run_claims(base / "claims", quick=arguments.quick),
         "clusters": run_clusters(base / "clusters", quick=arguments.quick),
+        "servers": run_servers(base / "servers", quick=arguments.quick),
         "moves": measure_moves(),
     }
     chosen = [parts[arguments.only]] if arguments.only else parts.values()

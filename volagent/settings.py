@@ -19,6 +19,7 @@ import msgspec
 from volagent.settings_failover import FailoverSettings
 from volagent.settings_fencing import HookSettings, IscsiSettings
 from volagent.settings_storage import StorageSettings
+from volagent.settings_store import StoreSettings
 
 MAX_SOCKET_PATH_BYTES = 107
 """`sockaddr_un.sun_path` holds 108 bytes with the final NUL."""
@@ -191,6 +192,7 @@ class Settings(msgspec.Struct, frozen=True):
     """Where relative paths of image volumes lead; filled with `<state_dir>/images`."""
     resync_s: Seconds = 600.0
     drain_on_exit: bool = False
+    store: StoreSettings = StoreSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     tls: TlsSettings = TlsSettings()
     auth: AuthSettings = AuthSettings()
@@ -383,6 +385,9 @@ def _check(settings: Settings, where: _Origin) -> None:
             '"fence.reset_after_s" is shorter than "lease.timeout_s" and "fence.give_up_s"',
             hint=f"0 is right, or {shortest_s:g} and more: giving up must have its time",
         )
+    if mistake := settings.store.find_mistake():
+        key, text, hint = mistake
+        raise SettingsError(where.at(("store", key)), f'"store.{key}": {text}', hint=hint)
     for server in settings.servers:
         if not _SERVER.fullmatch(server):
             raise SettingsError(

@@ -46,7 +46,9 @@ class MemoryStore:
         found = [values[k] for k in sorted(values) if k.startswith(prefix) and k > start_after]
         return found, at_revision or self._revision
 
-    async def create(self, key: str, value: bytes) -> int:
+    async def create(self, key: str, value: bytes, *, beside: Stored | None = None) -> int:
+        if beside is not None and self._values.get(beside.key) != beside:
+            raise Mismatch(beside.key)
         if key in self._values:
             raise KeyExists(key)
         revision = self._revision + 1

@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 
 from volagent.aio.clock import Clock, parse_time
 from volagent.api.deletion import PERMANENT_NAMESPACES, Deleter
-from volagent.api.reading import Reader
+from volagent.api.reading import Reader, key_of
+from volagent.api.refusals import STORE_ERRORS
 from volagent.api.registry import Registry
 from volagent.api.resources import TRAITS, Traits, traits_of
 from volagent.api.token_volume import ROOT_CA
@@ -21,6 +22,7 @@ from volagent.client.contract import (
     AlreadyExists,
     ApiError,
     NotFound,
+    Resource,
     Selection,
 )
 from volagent.objects.meta import Document
@@ -32,6 +34,8 @@ EXPIRY_PERIOD_S = 60.0
 MAX_EXPIRING = 20_000
 """Objects with a limited life kept at most; the oldest go first."""
 CONCURRENT_DELETES = 64
+LOOK_AGAIN_S = 2.0
+"""While namespaces end whose last objects other servers may let go."""
 RETRY_S = 5.0
 """After a failure (a full disk), housekeeping tries again so much later."""
 
@@ -92,7 +96,7 @@ class Housekeeping:
         """End namespaces and expire objects, for ever."""
         while True:
             try:
-                async with asyncio.timeout(EXPIRY_PERIOD_S):
+                async with asyncio.timeout(self._period_s):
                     await self._wake.wait()
             except TimeoutError:
                 pass
@@ -105,6 +109,29 @@ class Housekeeping:
                 _log.warning("housekeeping interrupted", error=error.message)
                 await asyncio.sleep(RETRY_S)
                 self._wake.set()
+
+    def go_by_hearing(self) -> None:
+        """There are other servers: their writes are told by `hear_...`, and this one's as well."""
+        self._registry.on_written = _ignore_written
+        self._expiring.clear()
+
+    def hear_namespace(self, name: str, *, is_ending: bool) -> None:
+        """A namespace is as told, by whichever server's doing."""
+        ending = self._registry.ending_namespaces
+        if not is_ending:
+            ending.discard(name)
+        elif name not in ending:
+            ending.add(name)
+            self._wake.set()
+
+    def hear_expiring(self, resource: Resource, namespace: str, name: str) -> None:
+        """An object with a limited life was written, by whichever server."""
+        traits = traits_of(resource)
+        self._note_written(traits, key_of(traits, namespace, name))
+
+    @property
+    def _period_s(self) -> float:
+        return LOOK_AGAIN_S if self._registry.ending_namespaces else EXPIRY_PERIOD_S
 
     async def expire(self) -> None:
         """Delete what has outlived its life."""
@@ -155,10 +182,11 @@ class Housekeeping:
                     group.create_task(self._delete_expired(traits, key))
 
     async def _delete_expired(self, traits: Traits, key: str) -> None:
-        stored = await self._registry.store.get(key)
-        if stored is None:
-            return
         try:
+            with STORE_ERRORS:
+                stored = await self._registry.store.get(key)
+            if stored is None:
+                return
             await self._registry.remove(traits, stored, self._registry.codec.decode(stored))
         except Mismatch:
             return  # written again just now, so it stands in the queue again
@@ -174,7 +202,8 @@ class Housekeeping:
             if traits.life_s is None:
                 continue
             stored: list[Stored]
-            stored, _ = await self._registry.store.list(traits.prefix)
+            with STORE_ERRORS:
+                stored, _ = await self._registry.store.list(traits.prefix)
             for one in stored:
                 age = now - _last_written(self._registry.codec.decode(one))
                 age_s = max(age, timedelta()).total_seconds()
@@ -190,6 +219,10 @@ class Housekeeping:
         self._expiring.append((self._clock.monotonic() + traits.life_s, traits, key))
         if len(self._expiring) > MAX_EXPIRING + CONCURRENT_DELETES:
             self._wake.set()
+
+
+def _ignore_written(_traits: Traits, _key: str) -> None:
+    """It will be heard of."""
 
 
 async def ensure_service_account(registry: Registry, namespace: str) -> None:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from volagent.api.admission import Admission
 from volagent.api.auth import User, forbid
+from volagent.api.backups import Backups
 from volagent.api.decode import decode_document, decode_value, media_type, read_body
 from volagent.api.joining import Joining
 from volagent.api.nodeview import AttachmentView, NodeView, PlacementView
@@ -20,6 +21,7 @@ from volagent.client.contract import PODS, BadRequest, NotFound
 from volagent.objects.meta import Document
 
 NODE_GROUP = "node.volagent.dev"
+BACKUP = "application/jsonl"
 _JOINING = (["v1", "token"], ["v1", "certificate"])
 
 
@@ -34,9 +36,11 @@ class OwnPaths:
         trash: TrashView | None,
         describe_kubeconfig: Callable[[str], Document],
         joining: Joining | None = None,
+        backups: Backups | None = None,
     ) -> None:
         """`describe_kubeconfig` is given the server's address as asked for, or ""."""
         self._joining = joining
+        self._backups = backups
         self._node = node
         self._placement = placement
         self._attachments = attachments
@@ -58,6 +62,8 @@ class OwnPaths:
                 return await _answer_trash(self._trash, request, rest)
             case ["v1", "kubeconfig"] if method == "GET":
                 return json_response(self._describe_kubeconfig(request.query.get("server") or ""))
+            case ["v1", "backup"] if method == "GET" and self._backups is not None:
+                return web.Response(body=await self._backups.take(), content_type=BACKUP)
             case ["v1", "explain", "namespaces", namespace, "pods", name] if method == "GET":
                 return json_response(self._explain(namespace, name))
         if self._node is None:

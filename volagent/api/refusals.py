@@ -20,11 +20,14 @@ from volagent.client.contract import (
 from volagent.store.contract import (
     Broken,
     Compacted,
+    Deposed,
     FutureRevision,
     KeyExists,
     Mismatch,
     NoSpace,
     StoreError,
+    Uncertain,
+    Unreachable,
 )
 
 
@@ -126,6 +129,10 @@ def from_store(error: StoreError) -> ApiError:
             )
         case NoSpace():
             return InsufficientStorage(f"{error}: free some and try again")
+        case Unreachable() | Deposed():
+            return Unavailable(f"nothing was written: {error}", retry_after_s=1)
+        case Uncertain():
+            return Timeout(f"{error}; read it again", retry_after_s=1)
         case Broken():
             return Unavailable(f"the store is broken: {error}", retry_after_s=1)
         case _:

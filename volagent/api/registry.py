@@ -142,6 +142,8 @@ class Registry:
             except KeyExists:
                 if not generated:
                     break
+            except Mismatch:
+                continue  # its namespace has changed since it was looked at
         raise already_exists(traits, new["metadata"]["name"])
 
     async def _create(
@@ -154,8 +156,9 @@ class Registry:
         managed_fields: list[Document] | None,
     ) -> Document:
         name = new["metadata"].get("name", "")
+        beside: Stored | None = None
         if traits.resource.namespaced:
-            await self._check_namespace(traits, namespace, name)
+            beside = await self._check_namespace(traits, namespace, name)
         prepared = self._admission.prepare_create(traits.resource, new)
         name = checked_name(traits, prepared)
         if traits.resource is PODS:
@@ -173,7 +176,7 @@ class Registry:
             if namespace in self.ending_namespaces:
                 raise namespace_ending(traits, name, namespace)
             value = self.codec.encode(prepared)
-            revision = await self.store.create(key, value)
+            revision = await self.store.create(key, value, beside=beside)
         return self._written(traits, key, revision, prepared)
 
     async def _place(self, pod: Document) -> Document:
@@ -353,15 +356,19 @@ class Registry:
         """The time as objects have it, RFC 3339."""
         return format_time(self.clock.wall())
 
-    async def _check_namespace(self, traits: Traits, namespace: str, name: str) -> None:
+    async def _check_namespace(self, traits: Traits, namespace: str, name: str) -> Stored:
+        """The namespace, as one in which objects may be made."""
         if not namespace:
             raise BadRequest("an empty namespace may not be set during creation")
         with STORE_ERRORS:
             stored = await self.store.get(key_of(_NAMESPACE_TRAITS, "", namespace))
         if stored is None:
             raise not_found(_NAMESPACE_TRAITS, namespace)
-        if namespace in self.ending_namespaces:
+        # Which namespaces end by another server's doing is known here a moment later.
+        is_marked = "deletionTimestamp" in self.codec.shared(stored)["metadata"]
+        if is_marked or namespace in self.ending_namespaces:
             raise namespace_ending(traits, name, namespace)
+        return stored
 
     async def _node_labels(self) -> dict[str, str]:
         with STORE_ERRORS:

@@ -27,8 +27,8 @@ class RemoteClient(HttpClient):
     Pods are those of the node: others may not be listed by it.
     """
 
-    def __init__(self, server: str, node: str, tls: ssl.SSLContext) -> None:
-        super().__init__(server, tls=tls)
+    def __init__(self, servers: Sequence[str], node: str, tls: ssl.SSLContext) -> None:
+        super().__init__(servers, tls=tls)
         self._own_pods = f"spec.nodeName={node}"
 
     async def list(

@@ -21,6 +21,7 @@ from aiohttp import web
 
 from volagent.api.auth import TokenAuthenticator, User, forbid
 from volagent.api.authority import Authority
+from volagent.api.backups import Backups
 from volagent.api.connection import Connection, HttpServer
 from volagent.api.decode import decode_value, media_type, read_body
 from volagent.api.discovery import discovery_documents, version_document
@@ -78,6 +79,7 @@ class Beside:
     """Who made the server's certificate; None: somebody else."""
     make_joining: Callable[[Callable[[], str]], Joining | None] = lambda _address: None
     """What lets machines join, given where this server is reached."""
+    backups: Backups | None = None
 
 
 class ApiServer:
@@ -104,6 +106,7 @@ class ApiServer:
             node_view, beside.placement, beside.attachments, beside.trash,
             self._describe_kubeconfig,
             beside.make_joining(lambda: self._tls_address),
+            beside.backups,
         )  # fmt: skip
         self._authorizer = authorizer = beside.authorizer
         self._authority = beside.authority

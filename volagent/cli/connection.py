@@ -77,6 +77,16 @@ class Api:
         """The decoded answer of a GET."""
         return self.request("GET", path, query=query, accept=accept)
 
+    def read(self, path: str) -> bytes:
+        """The answer of a GET as it is. Raises `Refused`, `Unreachable`."""
+        try:
+            status, answer = self._exchange("GET", path, None, self._headers)
+        except (http.client.HTTPException, OSError) as error:
+            raise self._unreachable(error) from error
+        if status != 200:
+            _decode(status, answer)
+        return answer
+
     def request(
         self,
         method: str,

@@ -35,6 +35,9 @@ _COMMANDS = {
     "node": ("node", "Take VMs out of use, say that one is off, let one go"),
     "pv": ("pv", "Use a released volume again"),
     "kubeconfig": ("kubeconfig", "Print what the stock kubectl needs to talk to the daemon"),
+    "backup": ("backup", "Write everything that is declared to a file"),
+    "restore": ("backup", "Fill a store from such a file"),
+    "migrate": ("backup", "Move a server's objects from SQLite to etcd"),
     "doctor": ("doctor", "Check this machine and the daemon, say what to do"),
     "version": ("version", "Print the versions of command and daemon"),
 }

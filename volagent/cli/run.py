@@ -12,14 +12,14 @@ from volagent.settings import Settings, SettingsError, load_settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_CONFIG = click.option(
+CONFIG = click.option(
     "--config", metavar="FILE", type=click.Path(dir_okay=False),
     help="Settings; see config/volagent.toml. Flags win over it",
 )  # fmt: skip
 _ROOT_DIR = click.option(
     "--root-dir", metavar="DIR", help="Where volumes are mounted  [/var/lib/kubelet]"
 )
-_STATE_DIR = click.option(
+STATE_DIR = click.option(
     "--state-dir", metavar="DIR", help="What survives a reboot  [/var/lib/volagent]"
 )
 _RUN_DIR = click.option(
@@ -51,52 +51,52 @@ def _takes(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 @click.command()
-@_takes(_CONFIG, _ROOT_DIR, _STATE_DIR, _RUN_DIR, _LISTEN, _NODE_NAME, _DRAIN)
+@_takes(CONFIG, _ROOT_DIR, STATE_DIR, _RUN_DIR, _LISTEN, _NODE_NAME, _DRAIN)
 def run(**given: Any) -> int:
     """Run the daemon in the foreground: store, API and node agent in one process.
 
     SIGTERM stops it without unmounting, so that pods run on through an upgrade; SIGHUP reads
     certificates and tokens again.
     """
-    settings = _load(given)
+    settings = load(given)
     from volagent.daemon.all_in_one import run as run_role  # much to load for who wants --help
 
     return run_role(settings)
 
 
 @click.command()
-@_takes(_CONFIG, _STATE_DIR, _RUN_DIR, _LISTEN)
+@_takes(CONFIG, STATE_DIR, _RUN_DIR, _LISTEN)
 def server(**given: Any) -> int:
     """Run a server in the foreground: store, API and controllers. The volumes are on other
     machines, each with `volagent agent`; give --listen https://ADDRESS:PORT for them.
     """
-    settings = _load(given)
+    settings = load(given)
     from volagent.daemon.server import run as run_role
 
     return run_role(settings)
 
 
 @click.command()
-@_takes(_CONFIG, _SERVER, _ROOT_DIR, _STATE_DIR, _RUN_DIR, _LISTEN, _DRAIN)
+@_takes(CONFIG, _SERVER, _ROOT_DIR, STATE_DIR, _RUN_DIR, _LISTEN, _DRAIN)
 def agent(**given: Any) -> int:
     """Run this machine's agent in the foreground, with the server that it has joined.
 
     SIGTERM stops it without unmounting, so that pods run on through an upgrade.
     """
-    settings = _load(given)
+    settings = load(given)
     from volagent.daemon.agent import run as run_role
 
     return run_role(settings)
 
 
 @click.command()
-@_takes(_CONFIG, _SERVER, _ROOT_DIR, _STATE_DIR, _RUN_DIR, _LISTEN, _DRAIN)
+@_takes(CONFIG, _SERVER, _ROOT_DIR, STATE_DIR, _RUN_DIR, _LISTEN, _DRAIN)
 def storage(**given: Any) -> int:
     """Run this machine's agent as a storage node: with volumes of its disk for the whole cluster,
     as the section [storage] of the settings says. The same as `volagent agent` with
     storage.enabled.
     """
-    settings = _load(given)
+    settings = load(given)
     settings = msgspec.structs.replace(
         settings, storage=msgspec.structs.replace(settings.storage, enabled=True)
     )
@@ -105,7 +105,8 @@ def storage(**given: Any) -> int:
     return run_role(settings)
 
 
-def _load(given: dict[str, Any]) -> Settings:
+def load(given: dict[str, Any]) -> Settings:
+    """The settings of the file and the flags. Raises `UsageError`."""
     overrides = dict(given)
     config = overrides.pop("config")
     for name in ("root_dir", "state_dir", "run_dir"):

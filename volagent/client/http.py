@@ -2,7 +2,8 @@
 
 Errors come back as the `ApiError` subclass that the server's `Status` means; what keeps an answer
 from coming is `Unavailable`. A watch is one connection; when it breaks, whoever watches lists again
-(see the informers). Nothing is retried here. Create and close inside the event loop that uses it.
+(see the informers). Nothing is retried here, except that a server to which there is no connection
+is passed over for the next one. Create and close inside the event loop that uses it.
 """
 
 import asyncio
@@ -32,6 +33,9 @@ from volagent.objects.meta import Document
 
 ANSWER_TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 10.0
+SLOW_S = 2.0
+"""A caller that gives a request up after so long has another server asked from then on."""
+UNAVAILABLE = 503
 _DECODER = msgspec.json.Decoder()
 _ENCODER = msgspec.json.Encoder()
 
@@ -47,22 +51,26 @@ _LINE_DECODER = msgspec.json.Decoder(_Line)
 
 
 class HttpClient:
-    """Speaks to one server. Use as an async context manager, or call `close`."""
+    """Speaks to one server, or to one of several. An async context manager, or call `close`."""
 
     def __init__(
         self,
-        server: str,
+        server: str | Sequence[str],
         *,
         token: str = "",
         tls: ssl.SSLContext | None = None,
         answer_timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
-        """`server` is `unix:///path` or `https://address:port`; `tls` as `make_client_context`."""
-        self._base = server.rstrip("/")
+        """`server` is `unix:///path` or `https://address:port`, the latter also as several;
+        `tls` as `make_client_context`."""
+        servers = (server,) if isinstance(server, str) else tuple(server)
+        self._bases = [each.rstrip("/") for each in servers]
+        self._at = 0
+        self._watches: set[aiohttp.ClientResponse] = set()
         connector: aiohttp.BaseConnector
-        if server.startswith("unix://"):
-            connector = aiohttp.UnixConnector(server.removeprefix("unix://"), limit=0)
-            self._base = "http://volagent"
+        if servers[0].startswith("unix://"):
+            connector = aiohttp.UnixConnector(servers[0].removeprefix("unix://"), limit=0)
+            self._bases = ["http://volagent"]
         else:
             connector = aiohttp.TCPConnector(ssl=tls if tls is not None else True, limit=0)
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
@@ -136,18 +144,25 @@ class HttpClient:
         if bookmarks:
             query["allowWatchBookmarks"] = "true"
         endless = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT_S)
-        url = self._base + _path(resource, selection.namespace)
+        base = self._bases[self._at]
+        url = base + _path(resource, selection.namespace)
         try:
             async with self._session.get(url, params=query, timeout=endless) as response:
                 if response.status != 200:
+                    self._leave_if_unavailable(base, response.status)
                     raise _explain(response.status, await response.read())
-                rest = b""
-                async for chunk in response.content.iter_any():
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    events = [_read_line(line) for line in lines if line]
-                    if events:
-                        yield events
+                self._watches.add(response)
+                try:
+                    rest = b""
+                    async for chunk in response.content.iter_any():
+                        *lines, rest = (rest + chunk).split(b"\n")
+                        events = [_read_line(line) for line in lines if line]
+                        if events:
+                            yield events
+                finally:
+                    self._watches.discard(response)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self._leave(base)
             raise _unavailable(error) from error
 
     async def issue_token(
@@ -261,16 +276,7 @@ class HttpClient:
         body: Any = None,
         content_type: str = "application/json",
     ) -> Document:
-        data = _ENCODER.encode(body) if body is not None else None
-        headers = {"Content-Type": content_type} if data is not None else None
-        try:
-            async with self._session.request(
-                method, self._base + path, params=query, data=data, headers=headers
-            ) as response:
-                answer = await response.read()
-                status = response.status
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise _unavailable(error) from error
+        status, answer = await self._send(method, path, query, body, content_type)
         if status >= 400:
             raise _explain(status, answer)
         try:
@@ -278,6 +284,46 @@ class HttpClient:
         except msgspec.DecodeError as error:
             raise Unavailable(f"the server's answer is not JSON: {error}") from error
         return document
+
+    async def _send(
+        self, method: str, path: str, query: dict[str, str] | None, body: Any, content_type: str
+    ) -> tuple[int, bytes]:
+        data = _ENCODER.encode(body) if body is not None else None
+        headers = {"Content-Type": content_type} if data is not None else None
+        clock = asyncio.get_running_loop().time
+        for left in range(len(self._bases) - 1, -1, -1):
+            base, began_s = self._bases[self._at], clock()
+            try:
+                async with self._session.request(
+                    method, base + path, params=query, data=data, headers=headers
+                ) as response:
+                    answer = await response.read()
+            except aiohttp.ClientConnectorError as error:
+                self._leave(base)
+                if not left:
+                    raise _unavailable(error) from error
+                continue  # it was not sent, so another server may be asked
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                self._leave(base)
+                raise _unavailable(error) from error
+            except asyncio.CancelledError:
+                if clock() - began_s >= SLOW_S:
+                    self._leave(base)
+                raise
+            self._leave_if_unavailable(base, response.status)
+            return response.status, answer
+        raise Unavailable("no server is known")
+
+    def _leave_if_unavailable(self, base: str, status: int) -> None:
+        if status == UNAVAILABLE:
+            self._leave(base)
+
+    def _leave(self, base: str) -> None:
+        """Ask the next server from now on; what is watched at this one is watched there, too."""
+        if len(self._bases) > 1 and self._bases[self._at] == base:
+            self._at = (self._at + 1) % len(self._bases)
+            for response in tuple(self._watches):
+                response.close()
 
 
 def make_client_context(ca_file: str = "", certificate: str = "", key: str = "") -> ssl.SSLContext:

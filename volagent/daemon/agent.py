@@ -8,6 +8,7 @@ is declared meanwhile comes when a server answers.
 import asyncio
 import random
 import ssl
+import zlib
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
@@ -53,7 +54,7 @@ async def _run(process: Process) -> None:
     with process.locked():
         async with (
             Supervisor() as tasks,
-            RemoteClient(settings.servers[0], settings.node_name, context) as client,
+            RemoteClient(_order(settings), settings.node_name, context) as client,
         ):
             node = make_node_side(
                 settings, client, process.helpers, process.clock, tasks.start, by_name=True
@@ -141,6 +142,12 @@ def _complete(settings: Settings, credentials: Credentials) -> Settings:
     if not servers:
         raise StartError("no server is known", "give one with --server https://ADDRESS:PORT")
     return msgspec.structs.replace(settings, servers=servers, node_name=name)
+
+
+def _order(settings: Settings) -> tuple[str, ...]:
+    """The servers, beginning with this node's: so that not all agents ask the first one."""
+    first = zlib.crc32(settings.node_name.encode()) % len(settings.servers)
+    return (*settings.servers[first:], *settings.servers[:first])
 
 
 def _open(process: Process, credentials: Credentials) -> ssl.SSLContext:

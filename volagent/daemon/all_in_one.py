@@ -19,9 +19,15 @@ from volagent.daemon.controllers import (
     make_node_controllers,
     make_server_controllers,
 )
+from volagent.daemon.errors import StartError
 from volagent.daemon.node_side import NodeSide, make_node_side
 from volagent.daemon.process import Process, run_process
-from volagent.daemon.server_side import make_server_side, make_shared_provisioners, opened_store
+from volagent.daemon.server_side import (
+    make_backups,
+    make_server_side,
+    make_shared_provisioners,
+    opened_store,
+)
 from volagent.daemon.serving import Serving, make_serving, open_listeners
 from volagent.node.agent import NodeAgent, Start
 from volagent.observe.logs import get_logger
@@ -39,6 +45,11 @@ def run(settings: Settings) -> int:
 
 async def _run(process: Process) -> None:
     settings = process.settings
+    if settings.store.kind != "sqlite":
+        raise StartError(
+            f"volagent run keeps its objects in SQLite, not in {settings.store.kind}",
+            "where several servers share a store, use `volagent server` and `volagent agent`",
+        )
     process.make_directories(of_volumes=True)
     if settings.fence.self == "on":
         _log.warning("fence.self has no effect: this node is its own server", role="run")
@@ -60,6 +71,7 @@ async def _run(process: Process) -> None:
                     TrashService(machine.provisioners, client),
                     placement=controllers.placement,
                     attachments=controllers.attachments,
+                    backups=make_backups(settings, store),
                 )
                 serving = make_serving(
                     process, client, server.copies, node.metrics, beside,

@@ -1,4 +1,8 @@
-"""The role of `volagent server`: store, API and controllers; the nodes are elsewhere."""
+"""The role of `volagent server`: store, API and controllers; the nodes are elsewhere.
+
+With SQLite it is the only server; over etcd there may be several, each of which serves the API, and
+one of which runs the controllers (`daemon/leading.py`).
+"""
 
 from volagent.aio.tasks import Supervisor
 from volagent.api.default_roles import ensure_default_roles
@@ -6,8 +10,14 @@ from volagent.api.server import Beside
 from volagent.client.events import EventRecorder
 from volagent.control.provision.trash import TrashService
 from volagent.daemon.controllers import Machine, make_server_controllers
+from volagent.daemon.leading import make_leading
 from volagent.daemon.process import Process, run_process
-from volagent.daemon.server_side import make_server_side, make_shared_provisioners, opened_store
+from volagent.daemon.server_side import (
+    make_backups,
+    make_server_side,
+    make_shared_provisioners,
+    opened_store,
+)
 from volagent.daemon.serving import make_serving, open_listeners
 from volagent.host.real import make_host
 from volagent.node.agent import Start
@@ -32,22 +42,25 @@ async def _run(process: Process) -> None:
         client, copies = side.client, side.copies
         await client.housekeeping.bootstrap()
         await ensure_default_roles(client)
+        leading = make_leading(settings, store, side, clock)
         async with Supervisor() as tasks:
             start_loop: Start = tasks.start_loop
             start_loop("store", store.wait_broken())
-            start_loop("housekeeping", client.housekeeping.run())
             host = make_host(helpers=helpers)
             machine = Machine(
                 host, helpers, make_shared_provisioners(settings, host, helpers, clock)
             )
             events = EventRecorder(
-                client, clock, component="volagent-server", host=settings.node_name
+                leading.client, clock, component="volagent-server", host=settings.node_name
             )
-            controllers = make_server_controllers(settings, copies, client, events, clock, machine)
+            controllers = make_server_controllers(
+                settings, copies, leading.client, events, clock, machine
+            )
             beside = Beside(
                 TrashService(machine.provisioners, client),
                 placement=controllers.placement,
                 attachments=controllers.attachments,
+                backups=make_backups(settings, store),
             )
             serving = make_serving(
                 process, client, copies, _metrics, beside, node_view=None, recovered=None
@@ -55,14 +68,14 @@ async def _run(process: Process) -> None:
             process.listen_to_signals(serving.reload)
             try:
                 await open_listeners(serving)
-                start_loop("events", events.run())
                 start_loop("certificate", serving.renew_certificate())
                 start_loop("copies", copies.run())
-                for name, controller in controllers.running.items():
-                    start_loop(name, controller.run())
+                loops = {name: each.run for name, each in controllers.running.items()}
+                start_loop("leading", leading.run(start_loop, {"events": events.run, **loops}))
                 await copies.wait_synced()
                 await process.stay_ready(start_loop)
             finally:
                 await serving.server.close()
                 await process.end(tasks)
+        await leading.resign()
     await helpers.close()

@@ -6,10 +6,12 @@ Composition for `volagent run` and `volagent server`.
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from volagent.aio.clock import Clock
 from volagent.api.admission import Admission
+from volagent.api.backups import Backups
 from volagent.api.inprocess import InProcessClient
 from volagent.api.surroundings import ObjectsAround
 from volagent.api.surroundings_nodes import NodesAround
@@ -17,6 +19,8 @@ from volagent.api.tokens import TokenKeyError, load_key
 from volagent.client.shared import SharedCopies
 from volagent.daemon.block_store import open_block_store
 from volagent.daemon.errors import StartError
+from volagent.daemon.etcd_side import opened_etcd
+from volagent.daemon.shared_files import read_shared_files
 from volagent.drivers.provisioning.contract import ProvisionerTable
 from volagent.drivers.provisioning.table import (
     NfsName,
@@ -26,8 +30,8 @@ from volagent.drivers.provisioning.table import (
 from volagent.host.contract import Host
 from volagent.host.process import Helpers
 from volagent.settings import Settings
-from volagent.store.contract import AlreadyRunning, Corrupt
-from volagent.store.sqlite import SqliteStore, open_store
+from volagent.store.contract import AlreadyRunning, Corrupt, Store
+from volagent.store.sqlite import open_store
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +39,12 @@ class ServerSide:
     """What a process has to be a server."""
 
     client: InProcessClient
+    admission: Admission
     copies: SharedCopies
     """What its controllers and its authorization know; to be run."""
 
 
-def make_server_side(settings: Settings, store: SqliteStore, clock: Clock) -> ServerSide:
+def make_server_side(settings: Settings, store: Store, clock: Clock) -> ServerSide:
     """Build the server's half. Raises `StartError`."""
     try:
         key = load_key(Path(settings.state_dir))
@@ -54,12 +59,16 @@ def make_server_side(settings: Settings, store: SqliteStore, clock: Clock) -> Se
         copies, mount_tokens=settings.auth.mount_service_account_token
     )
     client.leave_to_scheduler(NodesAround(copies).only_node)
-    return ServerSide(client, copies)
+    return ServerSide(client, admission, copies)
 
 
 @contextlib.asynccontextmanager
-async def opened_store(settings: Settings) -> AsyncIterator[SqliteStore]:
-    """The store under the state directory. Raises `StartError`."""
+async def opened_store(settings: Settings) -> AsyncIterator[Store]:
+    """The store that the settings name. Raises `StartError`."""
+    if settings.store.kind == "etcd":
+        async with opened_etcd(settings) as shared:
+            yield shared
+        return
     try:
         store = open_store(Path(settings.state_dir))
     except AlreadyRunning as error:
@@ -72,6 +81,11 @@ async def opened_store(settings: Settings) -> AsyncIterator[SqliteStore]:
         yield store
     finally:
         await store.close()
+
+
+def make_backups(settings: Settings, store: Store) -> Backups:
+    """What answers `volagent backup`."""
+    return Backups(store, partial(read_shared_files, Path(settings.state_dir)))
 
 
 def make_shared_provisioners(

@@ -9,6 +9,8 @@ implementation keeps (`tests/contract/store`):
 - A write whose coroutine is cancelled may still happen.
 - Watchers get every change after their revision once, in order. One that cannot keep up is cut
   off with `Compacted`; nobody waits for it.
+- A write that may have happened is never reported as one that did not: `Uncertain`.
+- A read sees every write that was acknowledged before it began, by whichever process.
 - After `Broken` nothing is accepted any more: what was not acknowledged may or may not be there,
   and only a new start tells. Whoever composes the daemon awaits `wait_broken` and goes down.
 
@@ -45,12 +47,28 @@ class NoSpace(StoreError):
     """The disk is full; the write did not happen, and later ones may."""
 
 
+class Unreachable(StoreError):
+    """Whatever keeps the objects does not answer; nothing was written, and later it may answer."""
+
+
+class Uncertain(StoreError):
+    """A write got no answer in its time: it may have happened, or still happen. Read again."""
+
+
+class Deposed(StoreError):
+    """A write for the leader alone, of one who leads no more; nothing was written."""
+
+
 class Broken(StoreError):
     """A commit failed in a way that leaves its outcome open: the process must start anew."""
 
 
 class Corrupt(StoreError):
     """What is on disk is no store of ours, damaged, or of a newer version."""
+
+
+class NotEmpty(StoreError):
+    """What is to be filled holds a store already."""
 
 
 class AlreadyRunning(StoreError):
@@ -95,14 +113,20 @@ class Store(Protocol):
         `FutureRevision`. Keys up to `start_after` are left out.
         """
 
-    async def create(self, key: str, value: bytes) -> int:
-        """Store under a new key; the write's revision. Raises `KeyExists`, `NoSpace`, `Broken`."""
+    async def create(self, key: str, value: bytes, *, beside: Stored | None = None) -> int:
+        """Store under a new key; the write's revision. Raises `KeyExists`, and as `update`.
+
+        `beside` is another object that this depends on: `Mismatch` when it has changed or is gone.
+        """
 
     async def update(self, key: str, value: bytes, expected_revision: int) -> int:
-        """Replace exactly that revision. Raises `Mismatch`, `NoSpace`, `Broken`."""
+        """Replace exactly that revision.
+
+        Raises `Mismatch`, `NoSpace`, `Unreachable`, `Uncertain`, `Broken`.
+        """
 
     async def delete(self, key: str, expected_revision: int) -> int:
-        """Delete exactly that revision. Raises `Mismatch`, `NoSpace`, `Broken`."""
+        """Delete exactly that revision. Raises as `update`."""
 
     def watch(
         self, prefix: str, after_revision: int, *, idle_s: float | None = None

@@ -102,6 +102,14 @@ class ChangeLog:
             self.floor = gone[-1].revision
             self.size_bytes -= sum(map(_size_bytes, gone))
 
+    def forget(self, revision: int) -> None:
+        """Remember nothing up to a revision: every watcher is cut off, also one that knew all."""
+        self.dropped += len(self._changes) + 1
+        self._changes.clear()
+        self.floor = revision
+        self.size_bytes = 0
+        self.bell.ring()
+
     def _backwards(self, position: int) -> Iterator[Change]:
         for index in range(len(self._changes) - 1, position - self.dropped - 1, -1):
             yield self._changes[index]

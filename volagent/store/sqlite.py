@@ -12,14 +12,12 @@ which waits for its own.
 """
 
 import asyncio
-from bisect import bisect_left, bisect_right, insort
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from volagent.store.contract import (
     Broken,
     Change,
-    FutureRevision,
     KeyExists,
     Mismatch,
     Stored,
@@ -27,13 +25,9 @@ from volagent.store.contract import (
 )
 from volagent.store.database import Database, Row, open_database
 from volagent.store.lock import DirectoryLock
-from volagent.store.log import Bell, ChangeLog
+from volagent.store.log import Bell
+from volagent.store.visible import Visible
 from volagent.store.writer import Writer
-
-LOG_CHANGES = 10_000
-"""So many changes of one resource are remembered for watchers,"""
-LOG_BYTES = 32 * 2**20
-"""and so many bytes of all resources together."""
 
 
 class _Write:
@@ -66,12 +60,8 @@ class SqliteStore:
         objects, revision = database.load()
         self.directory = directory
         self._lock = lock
-        self._objects = {stored.key: stored for stored in objects}
-        self._keys = sorted(self._objects)
-        self._visible_revision = revision
+        self._visible = Visible(objects, revision)
         self._given_revision = revision
-        self._first_revision = revision
-        self._logs: dict[str, ChangeLog] = {}
         self._under_way: dict[str, _Write] = {}
         self._collected: list[_Write] = []
         self._settled = Bell()
@@ -83,40 +73,25 @@ class SqliteStore:
     @property
     def revision(self) -> int:
         """The revision of the last write that is visible."""
-        return self._visible_revision
+        return self._visible.revision
 
     async def get(self, key: str) -> Stored | None:
         """A key's value, or None."""
-        return self._objects.get(key)
+        return self._visible.get(key)
 
     async def list(
         self, prefix: str, *, at_revision: int = 0, start_after: str = ""
     ) -> tuple[list[Stored], int]:
         """Values under a prefix, sorted by key: see the contract."""
-        self._refuse_future(at_revision)
-        first = bisect_left(self._keys, prefix)
-        if start_after:
-            first = max(first, bisect_right(self._keys, start_after))
-        last = bisect_left(self._keys, prefix[:-1] + chr(ord(prefix[-1]) + 1))
-        if at_revision in (0, self._visible_revision):
-            objects = self._objects
-            return [objects[key] for key in self._keys[first:last]], self._visible_revision
-        held = self._log_of(prefix).undo_to(at_revision)
-        keys = set(self._keys[first:last]).union(
-            key for key in held if key.startswith(prefix) and key > start_after
-        )
-        found: list[Stored] = []
-        for key in sorted(keys):
-            stored = held[key] if key in held else self._objects[key]
-            if stored is not None:
-                found.append(stored)
-        return found, at_revision
+        return self._visible.list(prefix, at_revision, start_after)
 
-    async def create(self, key: str, value: bytes) -> int:
+    async def create(self, key: str, value: bytes, *, beside: Stored | None = None) -> int:
         """Store under a new key."""
         while key in self._under_way:
             await self._settled.wait()
-        if key in self._objects:
+        if beside is not None and self._visible.get(beside.key) != beside:
+            raise Mismatch(beside.key)
+        if self._visible.get(key) is not None:
             raise KeyExists(key)
         revision = self._next_revision()
         return await self._write(key, revision, None, Stored(key, value, revision, revision))
@@ -133,24 +108,11 @@ class SqliteStore:
         previous = await self._expect(key, expected_revision)
         return await self._write(key, self._next_revision(), previous, None)
 
-    async def watch(
+    def watch(
         self, prefix: str, after_revision: int, *, idle_s: float | None = None
     ) -> AsyncIterator[Sequence[Change]]:
         """Changes under a prefix, as batches in order: see the contract."""
-        self._refuse_future(after_revision)
-        log = self._log_of(prefix)
-        whole = prefix.count("/") == 2 and prefix.endswith("/")
-        position = log.position_after(after_revision)
-        while self._broken is None:
-            changes = log.read(position)
-            position += len(changes)
-            if changes and not whole:
-                changes = [change for change in changes if change.key.startswith(prefix)]
-            if changes:
-                yield changes
-            elif not await log.bell.wait(idle_s):
-                yield ()
-        raise self._broken
+        return self._visible.watch(prefix, after_revision, idle_s)
 
     async def wait_broken(self) -> None:
         """Wait until the store is broken, then raise `Broken`."""
@@ -169,7 +131,7 @@ class SqliteStore:
     async def _expect(self, key: str, revision: int) -> Stored:
         while key in self._under_way:
             await self._settled.wait()
-        stored = self._objects.get(key)
+        stored = self._visible.get(key)
         if stored is None or stored.mod_revision != revision:
             raise Mismatch(key)
         return stored
@@ -197,11 +159,9 @@ class SqliteStore:
         if error is not None:
             self._fail(writes, error)
             return
-        touched: set[ChangeLog] = set()
-        for write in writes:
-            touched.add(self._apply(write))
-        self._trim()
-        self._visible_revision = writes[-1].revision
+        touched = self._visible.apply(
+            [Change(write.key, write.revision, write.previous, write.current) for write in writes]
+        )
         # Writers are resumed before watchers: they can then hand the latter what they have decoded.
         for write in writes:
             if not write.done.done():
@@ -216,38 +176,8 @@ class SqliteStore:
                 write.done.set_exception(type(error)(str(error)))
         if isinstance(error, Broken) and self._broken is None:
             self._broken = error
-            for log in self._logs.values():
-                log.bell.ring()
+            self._visible.break_off(error)
         self._settled.ring()
-
-    def _apply(self, write: _Write) -> ChangeLog:
-        key = write.key
-        if write.current is None:
-            del self._objects[key]
-            del self._keys[bisect_left(self._keys, key)]
-        else:
-            if write.previous is None:
-                insort(self._keys, key)
-            self._objects[key] = write.current
-        log = self._log_of(key)
-        log.append(Change(key, write.revision, write.previous, write.current))
-        return log
-
-    def _trim(self) -> None:
-        logs = self._logs.values()
-        for log in logs:
-            if len(log) > LOG_CHANGES:
-                log.drop(len(log) - LOG_CHANGES + LOG_CHANGES // 8)
-        while sum(log.size_bytes for log in logs) > LOG_BYTES:
-            largest = max(logs, key=lambda log: log.size_bytes)
-            largest.drop(len(largest) // 8 + 1)
-
-    def _log_of(self, key_or_prefix: str) -> ChangeLog:
-        resource = key_or_prefix[1 : key_or_prefix.index("/", 1)]
-        log = self._logs.get(resource)
-        if log is None:
-            log = self._logs[resource] = ChangeLog(self._first_revision)
-        return log
 
     def _next_revision(self) -> int:
         if self._broken is not None:
@@ -256,10 +186,6 @@ class SqliteStore:
             raise Broken("the store is closed")
         self._given_revision += 1
         return self._given_revision
-
-    def _refuse_future(self, revision: int) -> None:
-        if revision > self._visible_revision:
-            raise FutureRevision(f"{revision} is after {self._visible_revision}")
 
 
 def open_store(directory: Path) -> SqliteStore:

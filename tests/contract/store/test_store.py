@@ -49,6 +49,21 @@ async def test_exactly_one_create_wins_when_many_run_at_once(store):
     assert (await store.get("/things/a")).value == str(won[0]).encode()
 
 
+async def test_create_depends_on_another_object_when_it_is_given(store):
+    first = await store.create("/spaces/a", b"1")
+    space = await store.get("/spaces/a")
+    await store.create("/things/a/1", b"", beside=space)
+    await store.update("/spaces/a", b"ending", first)
+
+    with pytest.raises(Mismatch):
+        await store.create("/things/a/2", b"", beside=space)
+    space = await store.get("/spaces/a")
+    await store.delete("/spaces/a", space.mod_revision)
+    with pytest.raises(Mismatch):
+        await store.create("/things/a/2", b"", beside=space)
+    assert await store.get("/things/a/2") is None
+
+
 async def test_update_keeps_the_create_revision_and_moves_the_other(store):
     created = await store.create("/things/a", b"1")
     updated = await store.update("/things/a", b"2", created)
