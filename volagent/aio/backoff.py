@@ -17,3 +17,8 @@ class BackOff:
         """
         grown = self.first_s * 2.0 ** min(failures - 1, 32)
         return min(grown, self.max_s) * (1.0 - chance / 4.0)
+
+
+def earlier_of(one_s: float | None, other_s: float | None) -> float | None:
+    """The earlier of two times that may both be missing."""
+    return min((each_s for each_s in (one_s, other_s) if each_s is not None), default=None)

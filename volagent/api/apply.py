@@ -6,8 +6,9 @@ The rules are in `api/apply_managers.py`. A lost race is decided again on what i
 from volagent.api import lifecycle
 from volagent.api.apply_managers import Writer, apply
 from volagent.api.codec import private_copy
+from volagent.api.identity import checked_name
 from volagent.api.refusals import forbidden, modified_meanwhile, wrong_uid
-from volagent.api.registry import ATTEMPTS, Change, Made, Registry, checked_name
+from volagent.api.registry import ATTEMPTS, Change, Made, Registry
 from volagent.api.resources import traits_of
 from volagent.client.contract import AlreadyExists, BadRequest, NotFound, Resource
 from volagent.objects.meta import Document

@@ -1,7 +1,11 @@
-"""Uids and generated names."""
+"""Uids and names: generated ones, and whether one can be stored."""
 
 import random
 from os import urandom
+
+from volagent.api.refusals import invalid
+from volagent.api.resources import Traits
+from volagent.objects.meta import Document
 
 _SUFFIX_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
 """Kubernetes' own: no vowels, so no words, and nothing that looks like something else."""
@@ -20,3 +24,19 @@ def make_uid() -> str:
 def make_name(base: str) -> str:
     """A name that begins with a `generateName`."""
     return base[:_BASE_CHARS] + "".join(random.choices(_SUFFIX_ALPHABET, k=_SUFFIX_CHARS))
+
+
+def checked_name(traits: Traits, document: Document) -> str:
+    """The object's name, which must be able to be the last part of a key."""
+    name = document["metadata"].get("name")
+    if not isinstance(name, str) or not name:
+        raise invalid(
+            traits, "", "metadata.name", "Required value: name or generateName is required",
+            "FieldValueRequired",
+        )  # fmt: skip
+    if "/" in name or "\0" in name or name in (".", ".."):
+        raise invalid(
+            traits, name, "metadata.name", f'Invalid value: "{name}": may not contain \'/\'',
+            "FieldValueInvalid",
+        )  # fmt: skip
+    return name

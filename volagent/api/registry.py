@@ -18,7 +18,7 @@ from volagent.aio.clock import Clock, format_time
 from volagent.api import lifecycle
 from volagent.api.apply_managers import OURSELVES, Writer, track_create, track_update
 from volagent.api.codec import Codec, private_copy
-from volagent.api.identity import make_name, make_uid
+from volagent.api.identity import checked_name, make_name, make_uid
 from volagent.api.patch import apply_patch
 from volagent.api.placement import (
     bind_pod,
@@ -377,22 +377,6 @@ class Registry:
             return {}
         labels: dict[str, str] | None = self.codec.shared(stored)["metadata"].get("labels")
         return labels or {}
-
-
-def checked_name(traits: Traits, document: Document) -> str:
-    """The object's name, which must be able to be the last part of a key."""
-    name = document["metadata"].get("name")
-    if not isinstance(name, str) or not name:
-        raise invalid(
-            traits, "", "metadata.name", "Required value: name or generateName is required",
-            "FieldValueRequired",
-        )  # fmt: skip
-    if "/" in name or "\0" in name or name in (".", ".."):
-        raise invalid(
-            traits, name, "metadata.name", f'Invalid value: "{name}": may not contain \'/\'',
-            "FieldValueInvalid",
-        )  # fmt: skip
-    return name
 
 
 def _ignore(_namespace: str) -> None:

@@ -20,8 +20,6 @@ from volagent.client.contract import (
     PODS,
     SERVICE_ACCOUNTS,
     WITH_STATUS,
-    AlreadyExists,
-    ApiError,
     BadRequest,
     Listing,
     Resource,
@@ -29,6 +27,7 @@ from volagent.client.contract import (
     Unavailable,
     WatchEvent,
 )
+from volagent.client.http_errors import error_from_status, read_error
 from volagent.objects.meta import Document
 
 ANSWER_TIMEOUT_S = 60.0
@@ -150,7 +149,7 @@ class HttpClient:
             async with self._session.get(url, params=query, timeout=endless) as response:
                 if response.status != 200:
                     self._leave_if_unavailable(base, response.status)
-                    raise _explain(response.status, await response.read())
+                    raise read_error(response.status, await response.read())
                 self._watches.add(response)
                 try:
                     rest = b""
@@ -278,7 +277,7 @@ class HttpClient:
     ) -> Document:
         status, answer = await self._send(method, path, query, body, content_type)
         if status >= 400:
-            raise _explain(status, answer)
+            raise read_error(status, answer)
         try:
             document: Document = _DECODER.decode(answer)
         except msgspec.DecodeError as error:
@@ -363,38 +362,6 @@ def _read_line(line: bytes) -> WatchEvent:
     if event.type == "ERROR":
         raise error_from_status(event.object)
     return WatchEvent(event.type, event.object)
-
-
-def error_from_status(status: Document) -> ApiError:
-    """The error that a `Status` of failure means: by its reason, else by its code."""
-    reason, code = status.get("reason") or "", status.get("code") or 500
-    by_reason: type[ApiError] | None = None
-    by_code: type[ApiError] | None = None
-    for kind in ApiError.__subclasses__():
-        if kind.reason == reason:
-            by_reason = kind
-        elif kind.code == code and kind is not AlreadyExists:
-            by_code = kind
-    details = status.get("details") or {}
-    error = (by_reason or by_code or ApiError)(
-        status.get("message") or f"the server answered {code} {reason}".rstrip(),
-        details=details,
-        retry_after_s=details.get("retryAfterSeconds"),
-    )
-    if by_reason is None and by_code is None:
-        error.code, error.reason = code, reason or ApiError.reason
-    return error
-
-
-def _explain(code: int, body: bytes) -> ApiError:
-    try:
-        status = _DECODER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        status = None
-    if not isinstance(status, dict) or status.get("kind") != "Status":
-        text = body[:200].decode(errors="replace").strip()
-        status = {"code": code, "message": f"the server answered {code}: {text}"}
-    return error_from_status(status)
 
 
 def _unavailable(error: BaseException) -> Unavailable:

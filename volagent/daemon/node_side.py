@@ -21,7 +21,9 @@ from volagent.drivers.fencing.shown import join_fences
 from volagent.drivers.fencing.table import make_node_fences
 from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
+from volagent.drivers.provisioning.contract import ProvisionerTable
 from volagent.drivers.provisioning.table import make_local_provisioners
+from volagent.host.contract import Host
 from volagent.host.iscsi.excluding import Excluder
 from volagent.host.iscsi.identity import read_initiator_name
 from volagent.host.iscsi.initiator import make_initiator
@@ -135,20 +137,27 @@ def make_node_side(
         image_dir=settings.image_dir,
         directory_dir=settings.provision.directory_dir,
     )  # fmt: skip
-    stats = VolumeStats(agent, start)
     storage = make_storage_side(settings, host, helpers, clock, address)
-    machine = Machine(host, helpers, provisioners)
-    labels = settings.node_labels
     fences = make_node_fences(Excluder(initiator), settings.node_name, block_store)
     if storage is not None:
-        provisioners = {**provisioners, **storage.provisioners}
-        machine = Machine(host, helpers, provisioners, storage.showers, storage.measure_room)
-        labels = {**labels, **storage.labels}
         fences = join_fences(storage.fences, fences)
     fencing = NodeFencing(
         client, clock, settings.node_name, drivers=drivers, fences=fences, start=start
     )
-    return NodeSide(agent, hand_over, machine, stats.render, fencing, labels, storage)
+    return NodeSide(
+        agent, hand_over, _make_machine(host, helpers, provisioners, storage),
+        VolumeStats(agent, start).render, fencing,
+        {**settings.node_labels, **(storage.labels if storage is not None else {})}, storage,
+    )  # fmt: skip
+
+
+def _make_machine(
+    host: Host, helpers: Helpers, provisioners: ProvisionerTable, storage: StorageSide | None
+) -> Machine:
+    if storage is None:
+        return Machine(host, helpers, provisioners)
+    everything = {**provisioners, **storage.provisioners}
+    return Machine(host, helpers, everything, storage.showers, storage.measure_room)
 
 
 def _describe_node_extras(

@@ -43,6 +43,10 @@ class Actual:
         """The volumes that have something, or may have, in a pod's directory."""
         return list(self._by_pod.get(pod, ()))
 
+    def sub_paths_of(self, pod: PodUid) -> set[VolumeKey]:
+        """Those of them that are sub-paths of volumes."""
+        return set(filter(is_sub_path, self._by_pod.get(pod, ())))
+
     def pods(self) -> list[PodUid]:
         """Pods that have something, or may have, on this node."""
         return list(self._by_pod)
@@ -207,3 +211,8 @@ class Actual:
         for pod, use in record.uses.items():
             self._owners.pop(use.mount.mount_id, None)
             self._forget_use(pod, record.key)
+
+
+def is_sub_path(key: VolumeKey) -> bool:
+    """Whether a volume is a sub-path of another."""
+    return key.startswith("sub/")

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
+from volagent.aio.backoff import earlier_of
 from volagent.aio.breakable import Breakable
 from volagent.aio.clock import Clock, format_time
 from volagent.client.contract import PODS, ApiError, Client, Conflict, NotFound
@@ -22,7 +23,7 @@ from volagent.drivers.contract import VolumeKey
 from volagent.drivers.layout import Layout
 from volagent.host.contract import Trees
 from volagent.host.errors import HostError
-from volagent.node.actual import Actual
+from volagent.node.actual import Actual, is_sub_path
 from volagent.node.index import DesiredIndex
 from volagent.node.orphans import remove_pod_directory
 from volagent.node.resolved import Problem, ResolvedPod, ResolvedVolume
@@ -195,8 +196,8 @@ class PodWorker:
             return await self._release(uid, entry)
         keys = [volume.spec.key for volume in resolved.volumes.values()]
         if any(self.trace.wait(key) and not self._long_wait(key) for key in keys):
-            look_again_s = _earlier_of(look_again_s, WAIT_GRACE_S)
-        return _earlier_of(answer.retry_after_s, look_again_s)
+            look_again_s = earlier_of(look_again_s, WAIT_GRACE_S)
+        return earlier_of(answer.retry_after_s, look_again_s)
 
     def _tell_problems(self, entry: PodEntry, resolved: ResolvedPod) -> float | None:
         """Tell each problem once, when it has lasted: objects declared together arrive one by one.
@@ -324,10 +325,10 @@ class PodWorker:
         if entry.hold is Hold.CONTAINERS:
             entry.hold = Hold.SUB_PATHS
             self.index.release(uid)
-            changed = self.index.drop_only(uid, lambda volume: _is_sub_path(volume.spec.key))
-            self.mark_volumes(changed | self._sub_paths_left(uid))
+            changed = self.index.drop_only(uid, lambda volume: is_sub_path(volume.spec.key))
+            self.mark_volumes(changed | self.actual.sub_paths_of(uid))
         if entry.hold is Hold.SUB_PATHS:
-            if self._sub_paths_left(uid):
+            if self.actual.sub_paths_of(uid):
                 await self._report_leftovers(uid, entry)  # (5)
                 return None
             entry.hold = Hold.VOLUMES
@@ -355,9 +356,6 @@ class PodWorker:
         if entry.draining and not entry.deleting:
             return not self.actual.mounted_keys_of(uid)
         return not self.actual.keys_of(uid)
-
-    def _sub_paths_left(self, uid: PodUid) -> set[VolumeKey]:
-        return {key for key in self.actual.keys_of(uid) if _is_sub_path(key)}
 
     async def _report_leftovers(self, uid: PodUid, entry: PodEntry) -> None:
         """Say what cannot be taken down; the volumes' own workers go on trying."""
@@ -400,12 +398,3 @@ class PodWorker:
         except (NotFound, Conflict):
             return
         _log.info("pod withdrawn", pod=f"{metadata.namespace}/{metadata.name}", uid=metadata.uid)
-
-
-def _is_sub_path(key: VolumeKey) -> bool:
-    return key.startswith("sub/")
-
-
-def _earlier_of(one_s: float | None, other_s: float | None) -> float | None:
-    """The earlier of two times that may both be missing."""
-    return min((each_s for each_s in (one_s, other_s) if each_s is not None), default=None)

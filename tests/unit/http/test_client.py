@@ -18,7 +18,8 @@ from volagent.client.contract import (
     Invalid,
     Unavailable,
 )
-from volagent.client.http import HttpClient, error_from_status
+from volagent.client.http import HttpClient
+from volagent.client.http_errors import error_from_status
 
 Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 Serve = Callable[[Answer], Awaitable[HttpClient]]

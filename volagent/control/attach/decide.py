@@ -230,3 +230,12 @@ def is_in_use(node: Node | None, volume: str) -> bool:
     if node is None or not node.status.node_info.boot_id:
         return True
     return volume in (node.status.volumes_in_use or ())
+
+
+def find_remedy(standing: Standing) -> str:
+    """What lets a disk go that is to leave its node."""
+    node = standing.node
+    return (
+        f"node {node} has to give it up: see that its agent runs; if the machine is off, say so:"
+        f" volagent node confirm-off {node}"
+    )

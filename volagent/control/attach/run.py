@@ -36,6 +36,7 @@ from volagent.control.attach.decide import (
     Tell,
     Withdraw,
     decide_disk,
+    find_remedy,
 )
 from volagent.control.attach.documents import (
     attachment_document,
@@ -383,21 +384,12 @@ class AttachController:
             if not reason and here is None:
                 reason = self._world.error_of(want.volume) or "it is being attached"
             stuck = [s for s in steps if isinstance(s, Await)]
-            yield want.use, (reason, _remedy_for(stuck[0].standing) if reason and stuck else "")
+            yield want.use, (reason, find_remedy(stuck[0].standing) if reason and stuck else "")
 
 
 def _errors_of(attachment: VolumeAttachment) -> set[str]:
     status = attachment.status
     return {each.message for each in (status.attach_error, status.detach_error) if each is not None}
-
-
-def _remedy_for(standing: Standing) -> str:
-    """What lets a disk go that is to leave its node."""
-    node = standing.node
-    return (
-        f"node {node} has to give it up: see that its agent runs; if the machine is off, say so:"
-        f" volagent node confirm-off {node}"
-    )
 
 
 def _subject(want: Want) -> Subject:

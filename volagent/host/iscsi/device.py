@@ -80,3 +80,12 @@ def name_of(paths: Sequence[Path], lun: int) -> str:
     if not name:
         raise LunNameless("inquiry", f"{iqn} LUN {lun}", 0, "it has no world-wide name")
     return name
+
+
+def explain_exchange(path: Path) -> LunChanged:
+    """What a path says that is in use and leads to another disk now."""
+    return LunChanged(
+        "inquiry", path.device, 0,
+        f"was {path.wwid} and is in use, but now another disk, or none, answers as LUN {path.lun}"
+        f" of {path.session.iqn} by {path.session.portal}",
+    )  # fmt: skip

@@ -39,7 +39,7 @@ from volagent.host.iscsi.contract import (
     PortalFailure,
     Withdrawn,
 )
-from volagent.host.iscsi.device import DeviceChoice, name_of
+from volagent.host.iscsi.device import DeviceChoice, explain_exchange, name_of
 from volagent.host.iscsi.giving_up import GivingUp
 from volagent.host.iscsi.known import KnownClaims, KnownDisks
 from volagent.host.iscsi.logins import Logins
@@ -264,7 +264,7 @@ class RealInitiator:
                     await self._drop(path)
                 except Busy as error:
                     if verdict is Verdict.CHANGED:
-                        raise _explain_exchange(path) from error
+                        raise explain_exchange(path) from error
                     silent.append(path)
         return silent
 
@@ -386,14 +386,6 @@ class RealInitiator:
             for path in self._sysfs.paths(session, lun)
             if path.usable
         ]  # fmt: skip
-
-
-def _explain_exchange(path: Path) -> LunChanged:
-    return LunChanged(
-        "inquiry", path.device, 0,
-        f"was {path.wwid} and is in use, but now another disk, or none, answers as LUN {path.lun}"
-        f" of {path.session.iqn} by {path.session.portal}",
-    )  # fmt: skip
 
 
 def make_initiator(*, helpers: "Helpers", run_dir: str, reserves: bool = False) -> RealInitiator:
