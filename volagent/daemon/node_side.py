@@ -99,19 +99,16 @@ def make_node_side(
     layout = Layout(os.path.realpath(settings.root_dir))
     host = make_host(helpers=helpers)
     block_store = open_block_store(settings.aws, clock)
-    initiator = make_initiator(
-        helpers=helpers, run_dir=settings.run_dir, reserves=settings.iscsi.reservations
-    )
+    reserves = settings.iscsi.reservations
+    initiator = make_initiator(helpers=helpers, run_dir=settings.run_dir, reserves=reserves)
+    nbd = RealNbd(helpers=helpers, directory=f"{settings.run_dir}/nbd")
     drivers = make_drivers(
-        host,
-        layout,
+        host, layout,
         image_dir=settings.image_dir,
         nfs_mount_timeout_s=settings.nfs.mount_timeout_s,
         nfs_unmount_timeout_s=settings.nfs.unmount_timeout_s,
-        block_store=block_store,
-        initiator=initiator,
-        nbd=RealNbd(helpers=helpers, directory=f"{settings.run_dir}/nbd"),
-    )
+        block_store=block_store, initiator=initiator, nbd=nbd,
+    )  # fmt: skip
     node = describe_node(settings.node_name, "", read_boot_id())
     address = next((a["address"] for a in node["addresses"] if a["type"] == "InternalIP"), "")
     config = AgentConfig(
