@@ -25,6 +25,8 @@ class DeviceChoice:
         used = None
         if self.multipath.find(paths) is None:
             used = await self._find_used(paths)
+            if used is not None and self.multipath.find(paths) is not None:
+                used = None  # by multipathd, which made the map meanwhile
         found = await self.multipath.ensure_map(paths) if used is None else None
         if found is not None:
             return await self._describe_map(handle, paths, found, remarks)
