@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 
 from volagent.settings_failover import FailoverSettings
+from volagent.settings_fencing import HookSettings, IscsiSettings
 
 MAX_SOCKET_PATH_BYTES = 107
 """`sockaddr_un.sun_path` holds 108 bytes with the final NUL."""
@@ -193,13 +194,15 @@ class Settings(msgspec.Struct, frozen=True):
     tls: TlsSettings = TlsSettings()
     auth: AuthSettings = AuthSettings()
     nfs: NfsSettings = NfsSettings()
+    iscsi: IscsiSettings = IscsiSettings()
+    hooks: HookSettings = HookSettings()
     provision: ProvisionSettings = ProvisionSettings()
     discovery: tuple[DiscoveryRule, ...] = ()
     trash: TrashSettings = TrashSettings()
     aws: AwsSettings = AwsSettings()
     lease: LeaseSettings = LeaseSettings()
-    fence: FenceSettings = FenceSettings()
     failover: FailoverSettings = FailoverSettings()
+    fence: FenceSettings = FenceSettings()
     retry: RetrySettings = RetrySettings()
     log: LogSettings = LogSettings()
 

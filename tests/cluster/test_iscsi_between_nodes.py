@@ -352,33 +352,3 @@ def test_storage_that_loses_power_comes_back_with_its_volumes(site, target):
     site.server.replace_ready(pod, second, within_s=MOVE_S)
     home = home_of(two, second, "durable")
     assert two.machine.run(f"cat {home}/log").out == "before\nduring\n"
-
-
-def test_node_that_is_cut_off_keeps_its_lun_until_somebody_says_that_it_is_off(site, luns):
-    one, two = site.nodes
-    pod = declare_volume(site, luns, "held")
-    site.server.declare_ready(on(pod, one), within_s=MOVE_S)
-    home = home_of(one, pod, "held")
-    one.machine.run(f"echo precious >{home}/note; sync -f {home}")
-    one.machine.power_cut()
-    site.server.call("DELETE", "/api/v1/namespaces/default/pods/held")
-    second = named(pod, "second")
-    site.server.declare(on(second, two))
-    await_event(site, second, "Multi-Attach", "node node01")
-    time.sleep(15)  # beyond the lease: a timer is no proof
-    assert holders(site) == ["node01"]
-    assert two.mounts() == []
-
-    site.server.volagent("node confirm-off node01 --yes")
-    site.server.wait_ready(second, within_s=MOVE_S)
-    assert two.machine.run(f"cat {home_of(two, second, 'held')}/note").out == "precious\n"
-    assert holders(site) == ["node02"]
-
-    one.machine.start()
-    IscsiInitiator(one.machine).start(patience_s=120)
-    one.start()
-    node = "/api/v1/nodes/node01"
-    end_s = time.monotonic() + 30 * site.server.machine.patience
-    while site.server.call("GET", node)["spec"].get("taints"):
-        assert time.monotonic() < end_s, site.server.call("GET", node)
-        time.sleep(0.2)

@@ -73,7 +73,7 @@ class FailoverWorld(World):
         attachers, settings = {DRIVER: self.storage}, self.settings
         self.client.leave_to_scheduler(lambda: None)
         self.controller = AttachController(copies, client, events, attachers, self.clock)
-        self.lost = LostNodes(copies, self.clock, LEASE)
+        self.lost = LostNodes(copies, self.clock, LEASE, share_max=settings.lost_share_max)
         fencers = Fencers(
             drivers={DRIVER} if self.fences_at_storage else (),
             has_hooks=lambda: self.hooks,

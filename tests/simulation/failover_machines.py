@@ -145,12 +145,13 @@ class Machine:
         """Disk → the attachment it is written under."""
         self.cut = False
         self.off = False
+        self.hangs = False
+        """Its agent alone stands still."""
         self.running = asyncio.Event()
         self.running.set()
         self.wanted = set()
         self.renewed_s = 0.0
         self._agent = None
-        self._keeper = None
 
     @property
     def boot_id(self):
@@ -158,6 +159,8 @@ class Machine:
 
     async def check_network(self):
         await self.running.wait()
+        while self.hangs:
+            await asyncio.sleep(0.5)
         if self.cut:
             await asyncio.sleep(self.world.chance.random() * 2)
             await self.running.wait()
@@ -169,8 +172,14 @@ class Machine:
         if self._agent is not None:
             self._agent.cancel()
 
+    def note_renewal(self, sent_s):
+        self.renewed_s = max(self.renewed_s, sent_s)
+
     def boot_anew(self):
+        if not self.off:
+            return  # somebody else has switched it on
         self.boot += 1
+        self.renewed_s = 0.0
         self.off = False
 
     async def live(self):
@@ -203,9 +212,6 @@ class Machine:
     async def _watch(self):
         while True:
             await asyncio.sleep(0.5)
-            keeper = self._keeper
-            if keeper is not None and keeper.renewed_s is not None:
-                self.renewed_s = max(self.renewed_s, keeper.renewed_s)
             armed = self.renewed_s and not self.off
             if armed and self.world.clock.monotonic() - self.renewed_s > WATCHDOG_S - 1:
                 self.lose_power()
@@ -240,9 +246,9 @@ class Agent:
         machine, start = self.machine, self.start
         machine.wanted = set()
         await self._again_and_again(self.reporter.register)
-        keeper = machine._keeper = LeaseKeeper(
+        keeper = LeaseKeeper(
             self.client, self.name, self.reporter._clock,
-            period_s=LEASE.period_s, timeout_s=LEASE.timeout_s,
+            period_s=LEASE.period_s, timeout_s=LEASE.timeout_s, on_renewed=machine.note_renewal,
         )  # fmt: skip
         start("lease", keeper.run())
         me = Selection(field_selector=f"metadata.name={self.name}")
@@ -267,7 +273,7 @@ class Agent:
                 await asyncio.sleep(1)
 
     async def _announce(self):
-        while self.machine._keeper.renewed_s is None:
+        while not self.machine.renewed_s:
             await asyncio.sleep(0.1)
         promise = {"withinSeconds": WATCHDOG_S, "by": "dog", "bootID": self.machine.boot_id}
         change = {"metadata": {"annotations": {FENCES_ITSELF: json.dumps(promise)}}}

@@ -61,6 +61,8 @@ class FakeEc2:
     """Told `before` and `after` each call; may raise."""
     reserved: set[str] = field(default_factory=set)
     """Device names that are refused although nothing is known to have them."""
+    instances: dict[str, str] = field(default_factory=dict)
+    """States of instances; those that are not named run."""
     _numbers: Any = field(default_factory=lambda: itertools.count(1))
 
     async def call(self, action: str, **parameters: Any) -> Json:
@@ -188,7 +190,11 @@ class FakeEc2:
         (instance,) = parameters["InstanceId"]
         names = ["/dev/sda1", *self._names(instance)]
         mapping = [{"deviceName": name} for name in names]
-        return {"reservationSet": [{"instancesSet": [{"blockDeviceMapping": mapping}]}]}
+        state = self.instances.get(instance, "running")
+        if state == "unknown":
+            raise Ec2Error("DescribeInstances", "InvalidInstanceID.NotFound", instance, 400)
+        told = {"blockDeviceMapping": mapping, "instanceState": {"name": state}}
+        return {"reservationSet": [{"instancesSet": [told]}]}
 
     def _ModifyVolume(self, parameters: Json) -> Json:
         disk, now = self._find(parameters), self.clock.monotonic()

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from volagent.host.contract import BlockDevice, Host
 from volagent.host.errors import Absent, Busy
 from volagent.host.iscsi.contract import (
+    Fenced,
     FoundLun,
     LunChanged,
     LunHandle,
@@ -24,7 +25,10 @@ class FakeInitiator:
     host: Host
     directory: str = "/luns"
     refusing: tuple[PortalFailure, ...] = ()
+    reserves: bool = False
     swapped: set[int] = field(default_factory=set)
+    fenced: set[int] = field(default_factory=set)
+    """Disks whose storage does not know this node any more."""
     wishes: list[LunWish] = field(default_factory=list)
     offline: set[tuple[str, int]] = field(default_factory=set)
     """Disks that were cut off."""
@@ -51,12 +55,17 @@ class FakeInitiator:
         except Absent as error:
             raise LunMissing("scan", f"LUN {wish.lun}", 0, "the target shows none") from error
         self.attached[wish.iqn, wish.lun] = device
-        handle = LunHandle(wish.iqn, wish.lun, f"naa.{wish.lun}", wish.interface)
+        if wish.lun in self.fenced:
+            raise Fenced("reservation", f"naa.{wish.lun}", 0, "the key is gone")
+        claim = (wish.claim.key, wish.claim.guard) if wish.claim is not None else (0, 0)
+        handle = LunHandle(wish.iqn, wish.lun, f"naa.{wish.lun}", wish.interface, *claim)
         return FoundLun(device, handle, portals, remarks=tuple(map(str, self.refusing)))
 
     async def check(self, handle: LunHandle) -> None:
         if handle.lun in self.swapped:
             raise LunChanged("check", handle.wwid, 0, "now another disk answers")
+        if handle.lun in self.fenced:
+            raise Fenced("reservation", handle.wwid, 0, "the key is gone")
 
     async def rescan(self, handle: LunHandle) -> FoundLun:
         await self.check(handle)
@@ -75,9 +84,18 @@ class FakeInitiator:
             raise Busy("detach", device.path, 16)
         key = (handle.iqn, handle.lun)
         is_here = any(each == device for each in self.host.devices.find_loops().values())
-        if is_here and (key not in self.offline or write_out):
+        written = is_here and (key not in self.offline or write_out)
+        if written and handle.lun not in self.fenced:
             self.written_out.append(key)
         await self.host.devices.detach_loop(device)
         self.offline.discard(key)
+        if handle.lun in self.fenced:
+            return (f"{device.path} taken away unwritten",)
         gone = self.attached.pop((handle.iqn, handle.lun), None) is not None
         return (f"{device.path} taken away",) if gone else ()
+
+    async def drop_if_fenced(self, number: str) -> bool:
+        return any(
+            lun in self.fenced and device.number == number
+            for (_, lun), device in self.attached.items()
+        )

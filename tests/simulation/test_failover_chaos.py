@@ -13,8 +13,8 @@ from tests.simulation.failover import FailoverWorld
 from tests.simulation.virtual_time import run_virtually
 from volagent.client.contract import PODS
 
-SEEDS_PER_BATCH = 4
-BATCHES = 4
+SEEDS_PER_BATCH = 2
+BATCHES = 2
 SETTLED_S = 400.0
 """Beyond the longest pause of a storage that fails, and a round of methods that gave no proof."""
 ROUNDS = 12

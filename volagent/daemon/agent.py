@@ -67,7 +67,10 @@ async def _run(process: Process) -> None:
             renewal = _renew_certificate(process, credentials, client, context)
             registering = tasks.start("registering", _register(node))
             try:
-                loops = {"certificate": renewal, **fence.loops()}
+                loops = {
+                    "certificate": renewal, "fencings of others": node.fencing.run(),
+                    **fence.loops(),
+                }  # fmt: skip
                 await _serve(process, tasks.start_loop, client, copies, node, serving, loops)
             finally:
                 registering.cancel()

@@ -105,6 +105,7 @@ async def _serve(
     agent = node.agent
     await node.register()
     start_loop("agent", agent.run(start_loop))
+    start_loop("fencings of others", node.fencing.run())
     await open_listeners(serving)
     await agent.recovered.wait()
     start_loop("copies", copies.run())

@@ -23,6 +23,7 @@ from volagent.control.failover.lost import LostNodes
 from volagent.control.failover.pods import PodMover
 from volagent.control.failover.run import FailoverController
 from volagent.control.failover.steady import SteadinessController
+from volagent.control.fencing.run import ServerFencing
 from volagent.control.nodes.off import OutOfService
 from volagent.control.nodes.run import NodeLife
 from volagent.control.protect.run import ProtectionController
@@ -32,6 +33,7 @@ from volagent.control.schedule.view import PlacementView
 from volagent.control.snapshot.run import SnapshotController
 from volagent.daemon.fencers import make_fencers
 from volagent.drivers.attaching.table import make_attachers
+from volagent.drivers.fencing.hooks import FenceHooks
 from volagent.drivers.image import IMAGE
 from volagent.drivers.provisioning.contract import ProvisionerTable
 from volagent.drivers.provisioning.directory import DIRECTORY
@@ -82,11 +84,13 @@ def make_server_controllers(
     scheduler = Scheduler(copies, client, events, clock)
     attachers = make_attachers()
     attaching = AttachController(copies, client, events, attachers, clock)
-    lost = LostNodes(copies, clock, settings.lease)
+    share_max = settings.failover.lost_share_max
+    lost = LostNodes(copies, clock, settings.lease, share_max=share_max)
     failover = FailoverController(
         copies, client, events, clock,
         lost=lost, settings=settings.failover, fencers=make_fencers(settings),
     )  # fmt: skip
+    hooks = FenceHooks(machine.helpers, settings.hooks.directory, settings.hooks.timeout_s)
     known = frozenset({*machine.provisioners, *NODE_LOCAL})
     running: dict[str, Controller] = {
         "binder": Binder(copies, client, events, known),
@@ -105,6 +109,7 @@ def make_server_controllers(
             shared_after_s=settings.failover.shared_after_s,
         ),
         "unsteady nodes": SteadinessController(copies, client, events, clock, settings.failover),
+        "fencings": ServerFencing(copies, client, clock, hooks),
         "ephemeral claims": EphemeralController(copies, client, events),
         **make_volume_controllers(settings, copies, client, events, clock, machine),
     }

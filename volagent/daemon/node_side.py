@@ -16,9 +16,11 @@ from volagent.daemon.controllers import Machine
 from volagent.drivers import make_drivers
 from volagent.drivers.contract import DriverTable
 from volagent.drivers.ebs.store import BlockStore
+from volagent.drivers.fencing.table import make_node_fences
 from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
 from volagent.drivers.provisioning.table import make_local_provisioners
+from volagent.host.iscsi.excluding import Excluder
 from volagent.host.iscsi.initiator import make_initiator
 from volagent.host.nbd import RealNbd
 from volagent.host.process import Helpers
@@ -27,6 +29,7 @@ from volagent.host.uevents import watch_devices
 from volagent.node.agent import NodeAgent
 from volagent.node.checkpoint import Checkpoint
 from volagent.node.config import AgentConfig
+from volagent.node.fencing import NodeFencing
 from volagent.node.hand_over import RuntimeHandOver
 from volagent.node.named import StartTask
 from volagent.node.records import RecordBook
@@ -50,6 +53,8 @@ class NodeSide:
     """With the provisioners of volumes on this VM."""
     metrics: Callable[[], Awaitable[bytes]]
 
+    fencing: NodeFencing
+    """Keeps lost nodes out of disks that this one reaches."""
     labels: Mapping[str, str]
     """What the settings label this VM's Node with."""
 
@@ -86,6 +91,9 @@ def make_node_side(
     layout = Layout(os.path.realpath(settings.root_dir))
     host = make_host(helpers=helpers)
     block_store = open_block_store(settings.aws, clock)
+    initiator = make_initiator(
+        helpers=helpers, run_dir=settings.run_dir, reserves=settings.iscsi.reservations
+    )
     drivers = make_drivers(
         host,
         layout,
@@ -93,7 +101,7 @@ def make_node_side(
         nfs_mount_timeout_s=settings.nfs.mount_timeout_s,
         nfs_unmount_timeout_s=settings.nfs.unmount_timeout_s,
         block_store=block_store,
-        initiator=make_initiator(helpers=helpers, run_dir=settings.run_dir),
+        initiator=initiator,
         nbd=RealNbd(helpers=helpers, directory=f"{settings.run_dir}/nbd"),
     )
     node = describe_node(settings.node_name, "", read_boot_id())
@@ -123,7 +131,11 @@ def make_node_side(
     )  # fmt: skip
     stats = VolumeStats(agent, start)
     machine = Machine(host, helpers, provisioners)
-    return NodeSide(agent, hand_over, machine, stats.render, settings.node_labels)
+    fences = make_node_fences(Excluder(initiator), settings.node_name, block_store)
+    fencing = NodeFencing(
+        client, clock, settings.node_name, drivers=drivers, fences=fences, start=start
+    )
+    return NodeSide(agent, hand_over, machine, stats.render, fencing, settings.node_labels)
 
 
 def _describe_node_extras(

@@ -12,7 +12,7 @@ Drivers are constructed with the `Host` they work on. They never see the store. 
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, NewType, Protocol, runtime_checkable
 
 import msgspec
@@ -93,6 +93,18 @@ class VolumeSource(msgspec.Struct, frozen=True):
     """From a PersistentVolume."""
 
 
+class Permission(msgspec.Struct, frozen=True):
+    """That a node may have a networked disk, as a server said when it was asked."""
+
+    attachment_uid: str
+    """Of the VolumeAttachment that it has the disk by."""
+    node: str
+    exclusive: bool
+    """No other node has it."""
+    confirm: Callable[[], Awaitable[str]] | None = None
+    """Reads the permission again: "" when it stands, else why not."""
+
+
 class VolumeSpec(msgspec.Struct, frozen=True):
     """One volume as this node should have it. Pure data, comparable, from the declaration."""
 
@@ -114,6 +126,8 @@ class VolumeSpec(msgspec.Struct, frozen=True):
     """ReadWriteOncePod: never for two pods at once."""
     credentials: Credentials | None = None
     """What to log in with, for drivers that `LogIn`."""
+    permission: Permission | None = None
+    """Given to `attach` of drivers that `Reserve`."""
     backend: str = "local"
     """The bulkhead: volumes of one backend wait for each other, never for those of another."""
 
@@ -234,6 +248,19 @@ class Networked(Protocol):
 
     def identify(self, options: Options) -> str:
         """What the storage calls the disk; two declarations of one disk have the same."""
+
+
+@runtime_checkable
+class Reserves(Protocol):
+    """Makes itself known to the storage of a disk, which then keeps others out (or may).
+
+    `attach` is given a permission that was read from a server just before. It has it confirmed when
+    the node is known to the storage, and before anybody is kept out or anything is written.
+    """
+
+    @property
+    def reserves(self) -> bool:
+        """Whether it does, as it is set up."""
 
 
 @runtime_checkable

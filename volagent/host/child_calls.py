@@ -130,6 +130,57 @@ def fetch_disk_names(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"names": [name.hex() for name in scsi.read_names(scsi.fetch_page(arguments["path"]))]}
 
 
+def give_order(arguments: dict[str, Any]) -> dict[str, Any]:
+    """An `order` about persistent reservations to the disk at `path`: `done`, unless it conflicts.
+
+    Arguments are those of `reservations.give_order`.
+    """
+    from volagent.host import reservations
+
+    key, other = arguments["keys"]
+    done = reservations.give_order(
+        arguments["path"], reservations.Order(arguments["order"]), arguments["kind"],
+        (key, other), outlives_power=arguments["outlives_power"],
+    )  # fmt: skip
+    return {"done": done}
+
+
+def fetch_standing(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What is registered and reserved on the disk at `path`: the fields of a `Standing`."""
+    from dataclasses import asdict
+
+    from volagent.host import reservations
+
+    return asdict(reservations.fetch_standing(arguments["path"]))
+
+
+def fetch_capabilities(arguments: dict[str, Any]) -> dict[str, Any]:
+    """What the disk at `path` can do in that way: the fields of `Capabilities`."""
+    from dataclasses import asdict
+
+    from volagent.host import reservations
+
+    return asdict(reservations.fetch_capabilities(arguments["path"]))
+
+
+def fetch_registrants(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Who is registered on the disk at `path`: a list of the fields of a `Registrant`."""
+    from dataclasses import asdict
+
+    from volagent.host import reservations
+
+    found = reservations.fetch_registrants(arguments["path"])
+    return {"registrants": [asdict(each) for each in found]}
+
+
+def reset_disk(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Abort all that the disk at `path` was told to do and has not done yet."""
+    from volagent.host import scsi
+
+    scsi.reset(arguments["path"])
+    return {}
+
+
 def is_device_held(arguments: dict[str, Any]) -> dict[str, Any]:
     """Whether the block device at `path`, or a part of it, is mounted or used: `held`."""
     import errno
@@ -236,6 +287,11 @@ OPERATIONS = {
     "reach_portal": reach_portal,
     "write_attribute": write_attribute,
     "fetch_disk_names": fetch_disk_names,
+    "give_order": give_order,
+    "fetch_standing": fetch_standing,
+    "fetch_capabilities": fetch_capabilities,
+    "fetch_registrants": fetch_registrants,
+    "reset_disk": reset_disk,
     "is_device_held": is_device_held,
     "refuse_writes": refuse_writes,
     "share_file": share_file,

@@ -48,8 +48,9 @@ WORKER_IDLE_S: Final = 30.0
 other, and starting a program for each costs more than what it asks."""
 REPEATABLE: Final = frozenset(
     {
-        "fetch_disk_names", "find_content", "flush_device", "is_device_held", "reach_portal",
-        "refuse_writes", "umount2", "write_attribute",
+        "fetch_capabilities", "fetch_disk_names", "fetch_registrants", "fetch_standing",
+        "find_content", "flush_device", "give_order", "is_device_held", "reach_portal",
+        "refuse_writes", "reset_disk", "umount2", "write_attribute",
     }
 )  # fmt: skip
 """Operations that leave nothing behind in their process, and whose answers are short."""

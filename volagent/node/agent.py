@@ -113,7 +113,8 @@ class NodeAgent:
         self._hand_over.connect(self.world, self.actual, mounts)
         finder = AttachmentFinder(self._client, self.config.node_name)
         executor = make_executor(self.drivers, self.actual, self.config.layout, self.host.mounts,
-                                 gate=self.gate, find_attachment=finder.find)  # fmt: skip
+                                 gate=self.gate, find_attachment=finder.find,
+                                 fetch_permission=finder.fetch_permission)  # fmt: skip
         self.volumes = VolumeWorker(
             self.index, self.actual, executor, self.trace, self.reporter, self.clock,
             self.config.backoff, self._volume_settled,

@@ -35,6 +35,7 @@ from volagent.host.contract import Mounts
 from volagent.node.actual import Actual, replace
 from volagent.node.attachment import AttachmentGate, attachment_of
 from volagent.node.discard import Discarder
+from volagent.node.permission import FetchPermission, Permissions
 from volagent.node.plan import (
     Attach,
     Cut,
@@ -68,6 +69,7 @@ class Executor:
     gate: AttachmentGate
     discarder: Discarder
     find_attachment: FindAttachment
+    permissions: Permissions
 
     async def run(self, step: Step, wanted: Wanted | None) -> str:
         """Execute one step; answers with the driver's evidence.
@@ -149,12 +151,14 @@ class Executor:
         self._check_attachment(spec)
         driver = cast("Attaches", self.drivers[spec.driver])
         known = found.device if found is not None else None
-        uid = await self._look_up_attachment(spec, found)
+        permission = await self.permissions.ask(spec)
+        uid = permission.attachment_uid if permission is not None else ""
+        uid = uid or await self._look_up_attachment(spec, found)
         self.actual.set_attached(subject, Held.UNKNOWN, known)  # (1)
         if uid:
             self.actual.set_attachment(step.key, uid)
         try:
-            done = await driver.attach(spec)  # (2)
+            done = await driver.attach(replace(spec, permission=permission))  # (2)
         except _CLEAN:
             self.actual.set_attached(self._now(step, subject), Held.NO)
             raise
@@ -346,11 +350,13 @@ class Executor:
 
 def make_executor(
     drivers: DriverTable, actual: Actual, layout: Layout, mounts: Mounts,
-    *, gate: AttachmentGate, find_attachment: FindAttachment,
+    *, gate: AttachmentGate, find_attachment: FindAttachment, fetch_permission: FetchPermission,
 ) -> Executor:  # fmt: skip
     """An executor, with the one that takes down what is lost."""
     discarder = Discarder(drivers, actual, mounts)
-    return Executor(drivers, actual, layout, mounts, gate, discarder, find_attachment)
+    permissions = Permissions(drivers, fetch_permission)
+    return Executor(drivers, actual, layout, mounts, gate, discarder, find_attachment,
+                    permissions)  # fmt: skip
 
 
 def _refuse_second_pod(found: VolumeRecord, use: Publication) -> None:

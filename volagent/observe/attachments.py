@@ -14,6 +14,8 @@ from volagent.observe.metrics import REGISTRY
 
 ACTUAL = "actual_state_of_world"
 DESIRED = "desired_state_of_world"
+OFF = "out-of-service"
+FENCED = "fenced"
 
 
 class AttachmentCounts(NamedTuple):
@@ -23,8 +25,8 @@ class AttachmentCounts(NamedTuple):
     """By plugin and `ACTUAL` or `DESIRED`."""
     in_use: Mapping[tuple[str, str], int]
     """Wanted by pods, by node and plugin."""
-    forced: int
-    """Taken, since the start, from nodes that were proved off and had said that they use them."""
+    forced: Mapping[str, int]
+    """Taken, since the start, from nodes that had said that they use them, by the proof."""
 
 
 class _Counts(Collector):
@@ -54,7 +56,8 @@ class _Counts(Collector):
             "Number of times the A/D Controller performed a forced detach",
             labels=("reason",),
         )
-        forced.add_metric(("out-of-service",), counts.forced)
+        for reason in (OFF, FENCED):
+            forced.add_metric((reason,), counts.forced.get(reason, 0))
         yield forced
 
 

@@ -34,6 +34,21 @@ echo 0 >{tpg}/attrib/demo_mode_write_protect
 echo 1 >{tpg}/attrib/cache_dynamic_acls
 """
 
+# What the kernel writes for APTPL lies with the disks, and is given back before a LUN shows one.
+_KEEP_RESERVATIONS = """
+mkdir -p {disks}/pr
+for place in /var/target/pr /etc/target/pr; do rm -rf $place; ln -s {disks}/pr $place; done
+"""
+_RESTORE = """
+file={disks}/pr/aptpl_{serial}
+[ -s $file ] && sed -n '/^PR_REG_START/,/^PR_REG_END/p' $file | awk '
+  /^PR_REG_START/ {{ text = ""; next }}
+  /^PR_REG_END/ {{ print text; next }}
+  {{ text = text (text == "" ? "" : ",") $0 }}
+' | while read -r line; do echo -n "$line" >{core}/{name}/pr/res_aptpl_metadata; done
+true
+"""
+
 _MAKE_DISK = """
 truncate -s {size_mib}M {disks}/{name}.img
 mkdir -p {core}/{name}
@@ -72,6 +87,7 @@ class IscsiTarget:
                 first=self.machine.address, second=self.portals[1].rpartition(":")[0],
             )
         )  # fmt: skip
+        self.machine.run(_KEEP_RESERVATIONS.format(disks=self._disks))
         made, shown = dict(self._made), dict(self._shown)
         for name, size_mib in made.items():
             self.make_disk(name, size_mib)
@@ -84,8 +100,9 @@ class IscsiTarget:
         """A blank disk that no LUN shows yet."""
         self._made[name] = size_mib
         number = list(self._made).index(name) + 1
+        script = _MAKE_DISK + _RESTORE
         self.machine.run(
-            _MAKE_DISK.format(
+            script.format(
                 disks=self._disks, core=self._core, name=name, size_mib=size_mib,
                 serial=f"{self._family:04x}{number:04x}",
             )

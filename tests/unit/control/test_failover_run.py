@@ -30,7 +30,7 @@ def life(client):
 
 def mover(client):
     return lambda copies, events: PodMover(
-        copies, client, events, LostNodes(copies, VirtualClock(), LEASE),
+        copies, client, events, LostNodes(copies, VirtualClock(), LEASE, share_max=0.34),
         attachers={}, shared_after_s=300.0,
     )  # fmt: skip
 
@@ -74,6 +74,23 @@ def test_pods_without_exclusive_disks_are_placed_anew_after_a_while():
                 await client.get(PODS, "owned", "default")
             pinned = await client.get(PODS, "pinned", "default")
             assert pinned["spec"]["nodeName"] == "vm1"
+
+    run_virtually(story())
+
+
+def test_no_pod_is_moved_while_many_nodes_are_silent_at_once():
+    async def story():
+        client = await a_server()
+        uid = await place(client, "web")
+        await client.create(NODES, {"metadata": {"name": "vm2"}})
+        metadata = {"name": "vm2", "namespace": LEASE_NAMESPACE}
+        await client.create(LEASES, {"metadata": metadata, "spec": {}}, LEASE_NAMESPACE)
+        async with running(client, life(client), mover(client)):
+            await asyncio.sleep(1000)
+            assert (await client.get(PODS, "web", "default"))["metadata"]["uid"] == uid
+            await client.delete(LEASES, "vm2", LEASE_NAMESPACE)
+            await asyncio.sleep(5)
+            assert (await client.get(PODS, "web", "default"))["metadata"]["uid"] != uid
 
     run_virtually(story())
 

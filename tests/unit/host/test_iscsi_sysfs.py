@@ -125,7 +125,7 @@ def test_map_is_found_by_its_paths_and_other_holders_are_none(tree, sysfs):
     assert sysfs.map_over(path) is None
     tree.add_map("dm-1", "3600", one, two)
     found = sysfs.map_over(path)
-    assert found == Map("dm-1", "3600", "mpath-3600", 1 << 20)
+    assert found == Map("dm-1", "3600", "mpath-3600", 1 << 20, "")
     assert sysfs.map_over(other) == found
     assert sysfs.names_below(found) == {WWID, "naa.other"}
     assert sysfs.has_map("3600")

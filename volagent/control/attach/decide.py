@@ -42,6 +42,11 @@ class Standing:
     """Why the node cannot use the disk, whatever it said; "": there is no proof."""
 
     @property
+    def off(self) -> bool:
+        """Whether the proof is a person's word that the node is off."""
+        return OUT_OF_SERVICE in self.proof
+
+    @property
     def must_stay(self) -> bool:
         """Whether the disk may not be taken from the node."""
         return self.in_use and not self.proof

@@ -53,7 +53,14 @@ from volagent.drivers.errors import DriverError
 from volagent.objects.attachments import VolumeAttachment
 from volagent.objects.pod import Pod
 from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
-from volagent.observe.attachments import ACTUAL, DESIRED, AttachmentCounts, showing_attachments
+from volagent.observe.attachments import (
+    ACTUAL,
+    DESIRED,
+    FENCED,
+    OFF,
+    AttachmentCounts,
+    showing_attachments,
+)
 from volagent.observe.logs import get_logger
 
 WORKERS: Final = 64
@@ -87,7 +94,7 @@ class AttachController:
         self._failures: dict[str, int] = {}
         self._told: dict[str, set[tuple[str, str]]] = {}
         """Per disk, what pods were told about it: uid and text."""
-        self._forced = 0
+        self._forced: Counter[str] = Counter()
         self._queue: KeyedQueue[str] | None = None
         self._world = AttachmentWorld(copies, self._mark)
         copies.pods.listen(self._pod_changed)
@@ -231,7 +238,8 @@ class AttachController:
             VOLUME_ATTACHMENTS, attachment.metadata.name, without_finalizer(attachment)
         )
         self._failures.pop(volume, None)
-        self._forced += bool(standing.proof and standing.in_use)
+        if standing.proof and standing.in_use:
+            self._forced[OFF if standing.off else FENCED] += 1
         _log.info("detached", volume=volume, node=standing.node)
         return None
 

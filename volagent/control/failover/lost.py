@@ -10,6 +10,7 @@ from volagent.control.failover.leases import LeaseWatch
 from volagent.control.failover.world import FailoverWorld
 from volagent.control.nodes.decide import is_lost
 from volagent.objects.attachments import is_out_of_service
+from volagent.objects.fencing import FAIL_OVER
 from volagent.objects.storage import Node
 from volagent.settings import LeaseSettings
 
@@ -18,10 +19,13 @@ class LostNodes:
     """A node is lost when its Node says so and when its lease has stood still for the whole time
     while this process looked at it."""
 
-    def __init__(self, copies: SharedCopies, clock: Clock, lease: LeaseSettings) -> None:
-        """Before `copies.run`."""
+    def __init__(
+        self, copies: SharedCopies, clock: Clock, lease: LeaseSettings, *, share_max: float
+    ) -> None:
+        """`share_max`: of the nodes may be silent at once. Before `copies.run`."""
         self._copies = copies
         self._lease = lease
+        self._share_max = share_max
         self._started = False
         self.listeners: list[Callable[[str], None]] = []
         """Told which node a change concerns."""
@@ -41,22 +45,25 @@ class LostNodes:
         silent_s = self.leases.silent_s(name)
         return silent_s - self._lease.timeout_s if silent_s is not None else -1.0
 
-    def find_brake(self, share_max: float) -> str:
-        """Why nothing is taken from any node now; "": it may be.
+    def find_held(self, node: Node) -> str:
+        """Why nothing is begun for a lost node; "": it may be.
 
         Nodes that are about to be lost count: when all become silent at one moment, the first to be
         told lost is so a period before the last.
         """
+        released = (node.metadata.annotations or {}).get(FAIL_OVER)
+        if released and released == node.status.node_info.boot_id:
+            return ""
         lease = self._lease
         early_s = max(lease.timeout_s - 1.25 * lease.period_s, 1.25 * lease.period_s)
         counted = [
             name
             for name in self.leases.nodes()
-            if (node := self._copies.nodes.get("", name)) is not None
-            and not is_out_of_service(node)
+            if (each := self._copies.nodes.get("", name)) is not None
+            and not is_out_of_service(each)
         ]
         silent = [name for name in counted if (self.leases.silent_s(name) or 0.0) >= early_s]
-        return find_brake(silent, len(counted), share_max)
+        return find_brake(silent, len(counted), self._share_max)
 
     def _node_changed(self, key: Key, old: Node | None, new: Node | None) -> None:
         self._tell(key[1])

@@ -3,7 +3,8 @@
 Level-triggered: a pod is looked at again whenever something about its node, its disks or their
 Fencings changes, and each of the two writes there are does everything at once: the successor takes
 the place of a pod in the one write that ends it (`Client.redeclare_pod`), so there is no moment
-with two of them, nor with none, and nothing to be remembered in between.
+with two of them, nor with none, and nothing to be remembered in between. While too many nodes are
+silent at once only pods are moved whose disks have been proved free already.
 """
 
 import asyncio
@@ -30,6 +31,7 @@ from volagent.observe.logs import get_logger
 
 WORKERS: Final = 8
 RETRY_S: Final = 1.0
+BRAKE_AGAIN_S: Final = 2.0
 
 _log = get_logger("failover")
 
@@ -93,11 +95,24 @@ class PodMover:
         lost_for_s = self._lost.lost_for_s(name)
         if lost_for_s <= 0.0:
             return 0.01 - lost_for_s
-        again_s = []
-        held = {each.volume for each in self._lost.world.stranded(node) if not each.free}
+        again_s: list[float | None] = []
+        braked = bool(self._lost.find_held(node))
+        disks = self._lost.world.stranded(node)
+        free = {each.volume for each in disks if each.free}
+        held = {each.volume for each in disks if not each.free}
         for pod in [each for each in self._copies.pods.values() if each.spec.node_name == name]:
+            wants = [want for want in self._finder.find(pod) if want.exclusive]
+            if braked and not (wants and free.issuperset(want.volume for want in wants)):
+                again_s.append(BRAKE_AGAIN_S)
+                continue
+            situation = Situation(
+                lost_for_s,
+                exclusive=bool(wants),
+                held={want.label for want in wants if want.volume in held},
+                only_here=set(self._find_only_here(node, pod)),
+            )
             try:
-                again_s.append(await self._move(node, pod, held, lost_for_s))
+                again_s.append(await self._move(pod, situation))
             except (Conflict, NotFound):
                 again_s.append(RETRY_S)
             except ApiError as error:
@@ -105,24 +120,17 @@ class PodMover:
                 again_s.append(RETRY_S)
         return min((each for each in again_s if each is not None), default=None)
 
-    async def _move(
-        self, node: Node, pod: Pod, held: set[str], lost_for_s: float
-    ) -> float | None:  # fmt: skip
-        wants = [want for want in self._finder.find(pod) if want.exclusive]
-        situation = Situation(
-            lost_for_s,
-            exclusive=bool(wants),
-            held={want.label for want in wants if want.volume in held},
-            only_here=set(self._find_only_here(node, pod)),
-        )
-        metadata, name = pod.metadata, node.metadata.name
+    async def _move(self, pod: Pod, situation: Situation) -> float | None:
+        metadata, name = pod.metadata, pod.spec.node_name
         subject = subject_of("Pod", metadata)
         match decide_pod(pod, situation, self._shared_after_s):
             case Redeclare():
                 await self._client.redeclare_pod(
                     metadata.name, metadata.namespace, uid=metadata.uid
                 )
-                why = "its disks are proved free" if wants else f"for {lost_for_s:.0f} s"
+                why = f"for {situation.lost_for_s:.0f} s"
+                if situation.exclusive:
+                    why = "its disks are proved free"
                 text = f"declared again: node {name} is lost, {why}"
                 self._events.normal(subject, "NodeLost", text)
                 self._report(pod, "redeclared")

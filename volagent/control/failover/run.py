@@ -40,7 +40,7 @@ from volagent.control.failover.withhold import NotLost
 from volagent.control.failover.world import Stranded, find_wanting
 from volagent.control.nodes.decide import is_lost
 from volagent.objects.attachments import is_out_of_service
-from volagent.objects.fencing import FAIL_OVER
+from volagent.objects.fencing import is_withheld
 from volagent.objects.storage import Node
 from volagent.observe.logs import get_logger
 from volagent.settings_failover import FailoverSettings
@@ -100,10 +100,7 @@ class FailoverController:
         """Why nothing is begun for a node; "": it may be."""
         if not self._settings.enabled:
             return "failover.enabled is false"
-        wanted = (node.metadata.annotations or {}).get(FAIL_OVER)
-        if wanted and wanted == node.status.node_info.boot_id:
-            return ""
-        return self._lost.find_brake(self._settings.lost_share_max)
+        return self._lost.find_held(node)
 
     def _decide(
         self, node: Node, disks: Sequence[Stranded], means: Mapping[str, Means]
@@ -197,8 +194,12 @@ class FailoverController:
             return  # it is about to be told that it is lost
         fencings = self._world.fencings_of(node.metadata.name)
         for fencing in fencings:
-            if not fencing.proven and self._world.is_there(fencing):
+            if not self._world.is_there(fencing):
+                continue
+            if not fencing.proven:
                 await self._writer.cancel(fencing)
+            elif not is_withheld(node, fencing) and not await self._writer.is_sound(fencing):
+                await self._writer.delete(fencing)  # it proves nothing, and would last for ever
         await self._teller.tell_back(node, [each for each in fencings if each.proven])
 
     # -- questions ---------------------------------------------------------------------------

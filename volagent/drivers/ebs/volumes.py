@@ -144,6 +144,19 @@ class EbsVolumes:
         """Have a volume detached from exactly this instance."""
         await self.ec2.call("DetachVolume", VolumeId=volume_id, InstanceId=instance_id)
 
+    async def fetch_instance_state(self, instance_id: str) -> str:
+        """`running`, `stopped`, `terminated`, ...; "terminated" too when it is known no more."""
+        try:
+            answer = await self.ec2.call("DescribeInstances", InstanceId=[instance_id])
+        except Ec2Error as error:
+            if error.code == "InvalidInstanceID.NotFound":
+                return "terminated"
+            raise
+        for reservation in _items(answer, "reservationSet"):
+            for instance in _items(reservation, "instancesSet"):
+                return str((instance.get("instanceState") or {}).get("name", ""))
+        return ""
+
     async def used_names(self, instance_id: str) -> set[str]:
         """The device names that an instance has in use."""
         answer = await self.ec2.call("DescribeInstances", InstanceId=[instance_id])

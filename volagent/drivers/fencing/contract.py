@@ -12,6 +12,7 @@ import msgspec
 
 from volagent.drivers.contract import Credentials, DriverName, VolumeSource
 from volagent.drivers.errors import DriverError
+from volagent.host.iscsi.contract import Confirm, always
 
 
 class NoProof(DriverError):
@@ -30,6 +31,8 @@ class FenceOrder(msgspec.Struct, frozen=True):
     """Of the VolumeAttachment that it has the disk by."""
     credentials: Credentials | None = None
     """What the storage wants to know of who asks (CHAP)."""
+    confirm: Confirm = always
+    """Whether the node is still to be kept out; asked before anybody's right is removed."""
 
 
 class Fences(Protocol):

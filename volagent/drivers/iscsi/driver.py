@@ -5,6 +5,10 @@ who it is. It is recorded when the disk is attached and asked for again, from th
 before anything is formatted or mounted: storage shows another disk under the same number sooner or
 later, and the kernel does not notice. What then stands is left as it is, and told.
 
+Where that is wanted (`reserves`), the storage keeps other nodes out of an exclusive disk by a
+persistent reservation (`host/iscsi/claims.py`), and a disk that does not know this node's key any
+more was taken from it: it is not written to again, and taken away as it is.
+
 Whenever the kernel shows anything of the LUN after a failure, the failure is `Uncertain`: it is
 looked for again, and taken away when nobody wants it any more.
 """
@@ -45,25 +49,29 @@ from volagent.drivers.contract import (
 )
 from volagent.drivers.errors import Rejected, Transient, Uncertain
 from volagent.drivers.failures import explain_busy
-from volagent.drivers.iscsi.failures import explain, explain_changed
+from volagent.drivers.iscsi.failures import explain, explain_changed, explain_fenced
 from volagent.drivers.iscsi.options import IscsiOptions, read_iscsi_options
 from volagent.host.contract import Host, MountId
 from volagent.host.errors import Busy, HostError
 from volagent.host.iscsi.contract import (
     Chap,
+    Claim,
+    Fenced,
     FoundLun,
     Initiator,
     LunChanged,
     LunHandle,
     LunWish,
+    always,
 )
+from volagent.objects.reservation_keys import attachment_key, guard_key
 
 ISCSI: Final = DriverName("kubernetes.io/iscsi")
 _SESSION: Final = "node.session.auth"
 _DISCOVERY: Final = "discovery.sendtargets.auth"
 
 
-class _Handle(msgspec.Struct, frozen=True):
+class _Handle(msgspec.Struct, frozen=True, omit_defaults=True):
     """What tear-down needs, as it is recorded."""
 
     iqn: str
@@ -71,6 +79,8 @@ class _Handle(msgspec.Struct, frozen=True):
     wwid: str
     interface: str
     portals: tuple[str, ...]
+    key: int = 0
+    guard: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +90,11 @@ class IscsiDriver:
     host: Host
     initiator: Initiator
     name: DriverName = ISCSI
+
+    @property
+    def reserves(self) -> bool:
+        """Whether the storage is to keep other nodes out of an exclusive disk."""
+        return self.initiator.reserves
 
     def read_options(self, source: VolumeSource) -> Options:
         """Raises `Rejected` naming the field."""
@@ -111,14 +126,15 @@ class IscsiDriver:
     async def attach(self, volume: VolumeSpec) -> Attached:
         """Log in to all portals that answer, and find the disk."""
         options = _options_of(volume)
-        wish = make_wish(options, volume.credentials, read_only=volume.read_only)
+        claim = _make_claim(volume) if self.reserves else None
+        wish = make_wish(options, volume.credentials, read_only=volume.read_only, claim=claim)
         try:
             found = await self.initiator.attach(wish)
         except HostError as error:
             raise explain(error, wish, left=self.initiator.is_present(wish)) from error
         handle = _Handle(
             found.handle.iqn, found.handle.lun, found.handle.wwid, found.handle.interface,
-            options.portals,
+            options.portals, found.handle.key, found.handle.guard,
         )  # fmt: skip
         held = msgspec.structs.replace(
             hold_device(found.device), handle=msgspec.json.encode(handle).decode()
@@ -165,6 +181,8 @@ class IscsiDriver:
             yield
         except LunChanged as error:
             raise explain_changed(error) from error
+        except Fenced as error:
+            raise explain_fenced(error) from error
         except HostError as error:
             raise Uncertain(
                 f"{device.path} cannot be asked who it is: {error}",
@@ -194,11 +212,21 @@ class IscsiDriver:
     async def unstage(self, staged: HeldMount) -> Done:
         """Unmount it, which writes everything out as long as a path to the disk is up."""
         stands = self.host.mounts.find_mount(MountId(staged.mount_id)) is not None
+        fenced = stands and await self._drop_if_fenced(staged)
         done = await unstage_device(self.host, staged)
+        if fenced:
+            return Done("unmounted unwritten: its storage does not know this node's key any more")
         if stands and not self.initiator.is_up(staged.device):
             text = "unmounted while no path to the disk was up: what was not written yet is lost"
             return Done(text)
         return done
+
+    async def _drop_if_fenced(self, staged: HeldMount) -> bool:
+        """A storage that does not answer is no reason to keep a mount."""
+        try:
+            return await self.initiator.drop_if_fenced(staged.device)
+        except HostError:
+            return False
 
     async def publish(
         self,
@@ -237,7 +265,11 @@ class IscsiDriver:
 
 
 def make_wish(
-    options: IscsiOptions, credentials: Credentials | None, *, read_only: bool
+    options: IscsiOptions,
+    credentials: Credentials | None,
+    *,
+    read_only: bool,
+    claim: Claim | None = None,
 ) -> LunWish:
     """What the initiator is asked for. Raises `Rejected` for a secret that lacks something."""
     return LunWish(
@@ -249,7 +281,19 @@ def make_wish(
         _read_chap(_SESSION, options, credentials) if options.session_chap else None,
         _read_chap(_DISCOVERY, options, credentials) if options.discovery_chap else None,
         read_only,
+        claim,
     )
+
+
+def _make_claim(volume: VolumeSpec) -> Claim | None:
+    """What the disk's storage is to know of this node."""
+    permission = volume.permission
+    if permission is None:
+        return None
+    key = attachment_key(permission.attachment_uid, permission.node)
+    exclusive = permission.exclusive and not volume.read_only
+    confirm = permission.confirm or always
+    return Claim(key, guard_key(permission.node), exclusive=exclusive, confirm=confirm)
 
 
 def _read_chap(prefix: str, options: IscsiOptions, credentials: Credentials | None) -> Chap:
@@ -280,7 +324,9 @@ def _describe(found: FoundLun) -> str:
 
 def _read_handle(device: HeldDevice) -> LunHandle:
     recorded = msgspec.json.decode(device.handle, type=_Handle)
-    return LunHandle(recorded.iqn, recorded.lun, recorded.wwid, recorded.interface)
+    return LunHandle(
+        recorded.iqn, recorded.lun, recorded.wwid, recorded.interface, recorded.key, recorded.guard
+    )
 
 
 def _options_of(volume: VolumeSpec) -> IscsiOptions:

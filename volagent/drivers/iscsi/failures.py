@@ -5,12 +5,15 @@ from typing import Final
 from volagent.drivers.errors import DriverError, Rejected, Transient, Uncertain
 from volagent.host.errors import HostError, Unsupported
 from volagent.host.iscsi.contract import (
+    Fenced,
     LunChanged,
     LunMissing,
     LunNameless,
     LunWish,
     NoSession,
     Refusal,
+    Reserved,
+    Withdrawn,
 )
 
 REASON: Final = "FailedAttachVolume"
@@ -40,6 +43,8 @@ def explain(error: HostError, wish: LunWish, *, left: bool) -> DriverError:
     """A failed attach; `left` says that the kernel shows something of the LUN all the same."""
     if isinstance(error, LunChanged):
         return explain_changed(error)
+    if isinstance(error, Fenced):
+        return explain_fenced(error)
     lun = f"LUN {wish.lun} of {wish.iqn}"
     kind: type[DriverError] = Uncertain if left else Transient
     if isinstance(error, NoSession):
@@ -62,11 +67,34 @@ def explain(error: HostError, wish: LunWish, *, left: bool) -> DriverError:
             remedy="have the storage give it one (VPD page 0x83)",
             reason=REASON,
         )
+    if isinstance(error, Reserved):
+        return kind(
+            f"{lun} is reserved by somebody who is not volagent: {error.detail}",
+            remedy="see who uses it: `sg_persist --in --read-full-status DEVICE`; if nobody does,"
+            " `sg_persist --out --clear`",
+            reason=REASON,
+        )
+    if isinstance(error, Withdrawn):
+        return kind(
+            f"{lun} was given back unwritten: {error.detail}",
+            remedy="it is attached again when the cluster says so",
+            reason=REASON,
+        )
     if isinstance(error, Unsupported):
         return kind(str(error), remedy=error.detail, reason=REASON)
     return Uncertain(
         f"{lun} may be attached or not: {error}",
         remedy="see iscsid's log and the kernel's; it is looked at again",
+        reason=REASON,
+    )
+
+
+def explain_fenced(error: Fenced) -> Uncertain:
+    """The storage keeps this node out of a disk that it had."""
+    return Uncertain(
+        f"this node was fenced from the disk: {error}; nothing more is written to it",
+        remedy="it is attached anew when its mounts are gone and the cluster gives it to this node"
+        " again: see `kubectl get fencings` for why it was taken",
         reason=REASON,
     )
 

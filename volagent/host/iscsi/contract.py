@@ -5,6 +5,7 @@ session shows it as a scsi device of its own: a *path*. Portals are `ADDRESS:POR
 """
 
 import enum
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,6 +23,30 @@ class Chap:
     password_in: str = field(default="", repr=False)
 
 
+Confirm = Callable[[], Awaitable[str]]
+"""Asks whoever decides once more: "" when it is still so, else why not. Does not raise."""
+
+
+async def always() -> str:
+    """Nobody takes it back."""
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """A node's wish to be known to a disk's storage, by persistent reservations."""
+
+    key: int
+    """Of its attachment (`objects/reservation_keys.py`); not guarded."""
+    guard: int
+    """What the node registers where it keeps others out."""
+    exclusive: bool = True
+    """Nobody else may write. Else it only becomes one of those whom a reservation allows to."""
+    confirm: Confirm = field(default=always, compare=False)
+    """Whether the node still may have the disk; asked when its key is registered, and before
+    anybody is removed."""
+
+
 @dataclass(frozen=True, slots=True)
 class LunWish:
     """A disk of a target, and how to log in to it."""
@@ -35,6 +60,8 @@ class LunWish:
     discovery_chap: Chap | None = None
     read_only: bool = False
     """The device itself shall refuse every write."""
+    claim: Claim | None = None
+    """None: the storage is not asked to keep anybody out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +74,10 @@ class LunHandle:
     """What the disk says of itself, world-wide."""
     interface: str = "default"
     """Of open-iscsi; by another one the target may show other disks."""
+    key: int = 0
+    """What this node has registered on it; 0: nothing."""
+    guard: int = 0
+    """What takes the key's place when the disk is given back and has to stay guarded."""
 
 
 class Refusal(enum.Enum):
@@ -107,19 +138,64 @@ class LunChanged(HostError):
     """Another disk is shown under the number of one that is in use or was recorded."""
 
 
+class Fenced(HostError):
+    """This node's key is registered no more: somebody keeps it from the disk, for good."""
+
+
+class Withdrawn(HostError):
+    """What was asked for is not wanted any more; nothing was written, and it is undone."""
+
+
+class Reserved(HostError):
+    """Somebody who is not volagent is registered on the disk, or has it reserved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exclusion:
+    """Who is to be kept from a disk, and by whom."""
+
+    keys: tuple[int, ...]
+    """What that node may have registered."""
+    guard: int
+    """What this one registers for it."""
+    confirm: Confirm = field(default=always, compare=False)
+    """Whether it is still to be kept out; asked when the guard is registered, and before anybody is
+    removed."""
+
+
+class Excludes(Protocol):
+    """Keeps another node from a disk."""
+
+    async def keep_out(self, wish: LunWish, exclusion: Exclusion) -> str:
+        """Have the storage refuse every write of a node, and ask it again whether it does.
+
+        Returns what it said. Raises as `attach`; `Unsupported`: this storage cannot; `Reserved`;
+        `Withdrawn`; `Busy`: the disk is in use on this node itself.
+        """
+
+
 class Initiator(Protocol):
     """Logs in to targets, and finds and gives back their disks."""
+
+    @property
+    def reserves(self) -> bool:
+        """Whether claims are wanted of those that attach disks here."""
 
     async def attach(self, wish: LunWish) -> FoundLun:
         """Log in to every portal that answers and find the disk, however much of that is done.
 
         A disk that is there already takes its present size. What is not current is deleted and
-        looked for again, unless it is in use. Raises `NoSession`, `LunMissing`, `LunNameless`,
-        `LunChanged`, `Unsupported` (no open-iscsi), `TimedOut`.
+        looked for again, unless it is in use. A claim is registered before the disk becomes a
+        device, and once only: later it is looked for. Raises `NoSession`, `LunMissing`,
+        `LunNameless`, `LunChanged`, `Fenced`, `Reserved`, `Withdrawn`, `Unsupported` (no
+        open-iscsi), `TimedOut`.
         """
 
     async def check(self, handle: LunHandle) -> None:
-        """Ask the disk itself, on every path, who it is now. Raises `LunChanged`, `LunMissing`."""
+        """Ask the disk itself, on every path, who it is now, and whether it knows this node's key.
+
+        Raises `LunChanged`, `LunMissing`, `Fenced`.
+        """
 
     async def rescan(self, handle: LunHandle) -> FoundLun:
         """Have the kernel look at the disk's size again, on every path and on their map."""
@@ -135,8 +211,14 @@ class Initiator(Protocol):
     ) -> tuple[str, ...]:
         """Write out, take the map and the paths of exactly this disk away, close idle sessions.
 
-        Without `write_out` nothing is sent to the disk. Returns what was done, in words; empty when
-        there was nothing. Raises `Busy`, `TimedOut`.
+        Nothing is sent to the disk without `write_out`, nor when this node was fenced from it.
+        Returns what was done, in words; empty when there was nothing. Raises `Busy`, `TimedOut`.
+        """
+
+    async def drop_if_fenced(self, number: str) -> bool:
+        """Whether this node was fenced from the disk of a device `major:minor`.
+
+        If so the kernel sends nothing more to it. Raises `TimedOut`, `HostError`.
         """
 
     def is_up(self, number: str) -> bool:

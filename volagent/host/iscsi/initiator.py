@@ -6,8 +6,10 @@ Attaching a LUN, under the lock of its target, so that a login and a logout neve
 2. delete what the kernel knows under the number and is not current, unless it is in use;
 3. scan for this one number (sessions of ours never scan by themselves);
 4. wait for the disks, and compare what they say of themselves;
-5. several paths become one device when multipathd runs;
-6. compare with what was noted for this number when it was attached, and note it.
+5. compare with what was noted for this number when it was attached;
+6. have the storage keep others out, where that is asked for (`claims.py`), by every path;
+7. several paths become one device when multipathd runs;
+8. note who it is.
 
 A session is closed when no device is left below it, whoever made those: sysfs counts, not a
 register of ours that a crash could falsify. A session that was not made here (its record lets it
@@ -16,16 +18,17 @@ scan) is never closed.
 
 import asyncio
 import dataclasses
-import enum
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 from weakref import WeakValueDictionary
 
 from volagent.host import block_devices
 from volagent.host.contract import BlockDevice
-from volagent.host.errors import Absent, Busy, HostError, TimedOut
+from volagent.host.errors import Busy, HostError, TimedOut
 from volagent.host.iscsi.admin import IscsiAdmin, interface_of
+from volagent.host.iscsi.claims import Claims
 from volagent.host.iscsi.contract import (
+    Fenced,
     FoundLun,
     LunChanged,
     LunHandle,
@@ -34,13 +37,17 @@ from volagent.host.iscsi.contract import (
     LunWish,
     NoSession,
     PortalFailure,
+    Withdrawn,
 )
-from volagent.host.iscsi.known import KnownDisks
+from volagent.host.iscsi.device import DeviceChoice, name_of
+from volagent.host.iscsi.giving_up import GivingUp
+from volagent.host.iscsi.known import KnownClaims, KnownDisks
 from volagent.host.iscsi.logins import Logins
-from volagent.host.iscsi.multipath import Multipath, runs_daemon
-from volagent.host.iscsi.paths import Paths, wait_until
+from volagent.host.iscsi.multipath import Multipath
+from volagent.host.iscsi.paths import Paths, Verdict, wait_until
+from volagent.host.iscsi.persistent import Persistent, RealPersistent
 from volagent.host.iscsi.records import Records
-from volagent.host.iscsi.sysfs import Map, Path, Session, Sysfs
+from volagent.host.iscsi.sysfs import Path, Session, Sysfs
 from volagent.host.iscsi.unwritten import Unwritten
 
 if TYPE_CHECKING:
@@ -49,30 +56,27 @@ if TYPE_CHECKING:
 DEVICE_TIMEOUT_S: Final = 30.0
 """How long the kernel may take to make a disk of what was found; as in Kubernetes."""
 PROTECT_TIMEOUT_S: Final = 15.0
-FLUSH_TIMEOUT_S: Final = 300.0
-
-
-class _Verdict(enum.Enum):
-    CURRENT = "current"
-    CHANGED = "another disk answers, or none"
-    UNUSABLE = "no size, or taken out of service by the kernel"
-    SILENT = "no answer"
 
 
 class RealInitiator:
     """`Initiator` on this machine."""
 
     def __init__(
-        self, *, helpers: "Helpers", known: KnownDisks, sysfs: Sysfs, records: Records
-    ) -> None:
+        self, *, helpers: "Helpers", known: KnownDisks, claims: Claims, sysfs: Sysfs,
+        records: Records, reserves: bool = False,
+    ) -> None:  # fmt: skip
+        self.reserves = reserves
         self._helpers = helpers
         self._known = known
+        self._claims = claims
         self._sysfs = sysfs
         self._admin = IscsiAdmin(helpers, records)
         self._logins = Logins(helpers, self._sysfs, records, self._admin)
         self._paths = Paths(helpers, self._sysfs)
         self._multipath = Multipath(helpers, self._sysfs)
         self._unwritten = Unwritten(self._sysfs, self._paths, self._multipath)
+        self._leaving = GivingUp(helpers, self._paths, claims, self._unwritten)
+        self._devices = DeviceChoice(self._paths, self._multipath, self._sysfs)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     def is_present(self, wish: LunWish) -> bool:
@@ -85,23 +89,94 @@ class RealInitiator:
         async with self._lock(wish.iqn):
             interface = await self._admin.ensure_interface(wish)
             try:
-                failures = await self._logins.connect(wish, interface)  # (1)
+                failures = await self._connect(wish, interface)  # (1)
                 found = await self._open(wish, interface, failures)
+            except (NoSession, LunMissing, LunNameless, Withdrawn) as error:
+                if isinstance(error, Withdrawn):
+                    for path in self._all_paths(wish.iqn, interface, wish.lun):
+                        await self._drop(path)
+                await self._logins.close_idle(wish.iqn, interface)
+                raise
+            except Fenced as error:
+                raise await self._give_up(wish, interface, error) from error
+            return await self._protect(found) if wish.read_only else found
+
+    async def reach(self, wish: LunWish) -> tuple[LunHandle, list[Path]]:
+        """Log in and find the paths of a disk that is not to be used here. Raises as `attach`."""
+        self._admin.demand_installed()
+        async with self._lock(wish.iqn):
+            interface = await self._admin.ensure_interface(wish)
+            try:
+                failures = await self._connect(wish, interface)
+                handle, paths, _ = await self._find(wish, interface, failures)
             except (NoSession, LunMissing, LunNameless):
                 await self._logins.close_idle(wish.iqn, interface)
                 raise
-            noted = self._known.find(wish.iqn, wish.lun, interface)
-            if noted and noted != found.handle.wwid:
-                text = f"was {noted} when it was attached, and is {found.handle.wwid} now"
-                raise LunChanged("attach", f"{wish.iqn} LUN {wish.lun}", 0, text)
-            self._known.note(found.handle)  # (6)
-            return await self._protect(found) if wish.read_only else found
+            return handle, paths
+
+    async def leave(self, handle: LunHandle, paths: Sequence[Path]) -> None:
+        """Undo `reach`; nothing is written. Raises `Busy`, `TimedOut`, `HostError`."""
+        async with self._lock(handle.iqn):
+            for found in self._unwritten.maps_over(paths):
+                await self._unwritten.remove_map(found, paths[0].session)
+            for path in paths:
+                await self._paths.delete(path, write_out=False)
+            await self._logins.close_idle(handle.iqn, handle.interface)
+
+    @property
+    def persistent(self) -> Persistent:
+        """What gives orders about reservations."""
+        return self._claims.persistent
+
+    def is_claimed(self, handle: LunHandle) -> bool:
+        """Whether a disk is reserved for this node's own use. Raises `HostError`."""
+        return self._claims.find(handle.iqn, handle.lun, handle.interface) is not None
+
+    async def _connect(self, wish: LunWish, interface: str) -> tuple[PortalFailure, ...]:
+        """A disk that is reserved here gets no further sessions: `claims.py` says why."""
+        reserved = self._claims.find(wish.iqn, wish.lun, interface) is not None
+        if reserved and self._all_paths(wish.iqn, interface, wish.lun):
+            return ()
+        return await self._logins.connect(wish, interface)
 
     # -- the disk ----------------------------------------------------------------------------
 
     async def _open(
         self, wish: LunWish, interface: str, failures: tuple[PortalFailure, ...]
     ) -> FoundLun:
+        handle, paths, remarks = await self._find(wish, interface, failures)
+        noted = self._known.find(wish.iqn, wish.lun, interface)  # (5)
+        if noted and noted != handle.wwid:
+            text = f"was {noted} when it was attached, and is {handle.wwid} now"
+            raise LunChanged("attach", f"{wish.iqn} LUN {wish.lun}", 0, text)
+        handle = await self._claim(wish, handle, paths, remarks)  # (6)
+        found = await self._devices.choose(handle, paths, remarks)
+        self._known.note(handle)  # (8)
+        return found
+
+    async def _give_up(self, wish: LunWish, interface: str, error: Fenced) -> Fenced:
+        """Take a disk away that is not this node's any more, unless somebody still holds it.
+
+        Only so may it be attached anew, when the cluster says so.
+        """
+        noted = self._claims.find(wish.iqn, wish.lun, interface)
+        paths = self._all_paths(wish.iqn, interface, wish.lun)
+        if noted is None or not paths:
+            return error
+        handle = LunHandle(wish.iqn, wish.lun, paths[0].wwid, interface, noted.key, noted.guard)
+        try:
+            device = block_devices.identify(paths[0].device)
+            text = await self._leaving.take_away(handle, device, paths)
+        except Busy as busy:
+            return Fenced(error.call, error.subject, 0, f"{error.detail}; still in use ({busy})")
+        self._known.forget(handle)
+        self._claims.known.forget(handle)
+        await self._logins.close_idle(wish.iqn, interface)
+        return Fenced(error.call, error.subject, 0, f"{error.detail}; {text}")
+
+    async def _find(
+        self, wish: LunWish, interface: str, failures: tuple[PortalFailure, ...]
+    ) -> tuple[LunHandle, list[Path], list[str]]:
         remarks = [str(failure) for failure in failures]
         sessions = self._logins.usable_sessions(wish, interface)
         silent = await self._drop_stale(wish, sessions)  # (2)
@@ -117,11 +192,23 @@ class RealInitiator:
         ]
         if not paths:
             raise LunMissing("scan", f"{wish.iqn} LUN {wish.lun}", 0, "no path of it answers")
-        handle = LunHandle(wish.iqn, wish.lun, _one_name(paths, wish.lun), interface)
+        handle = LunHandle(wish.iqn, wish.lun, name_of(paths, wish.lun), interface)
         for path in paths:
             if path.directory in before:
                 await self._paths.rescan(path)
-        return await self._choose(handle, paths, remarks)
+        return handle, paths, remarks
+
+    async def _claim(
+        self, wish: LunWish, handle: LunHandle, paths: Sequence[Path], remarks: list[str]
+    ) -> LunHandle:
+        took, text = await self._claims.take(wish.claim, handle, paths)
+        remarks += [text] if text else []
+        if took.key:
+            registered = {path.directory for path in paths}
+            for path in self._all_paths(handle.iqn, handle.interface, handle.lun):
+                if path.directory not in registered:
+                    await self._drop(path)
+        return took
 
     async def _scan(self, sessions: Sequence[Session], lun: int) -> list[str]:
         async def scan(session: Session) -> str:
@@ -156,30 +243,19 @@ class RealInitiator:
         silent = []
         for session in sessions:
             for path in self._sysfs.paths(session, wish.lun):
-                verdict = await self._judge(path)
-                if verdict is _Verdict.CURRENT:
+                verdict = await self._paths.judge(path)
+                if verdict is Verdict.CURRENT:
                     continue
-                if verdict is _Verdict.SILENT:
+                if verdict is Verdict.SILENT:
                     silent.append(path)
                     continue
                 try:
                     await self._drop(path)
                 except Busy as error:
-                    if verdict is _Verdict.CHANGED:
+                    if verdict is Verdict.CHANGED:
                         raise _explain_exchange(path) from error
                     silent.append(path)
         return silent
-
-    async def _judge(self, path: Path) -> _Verdict:
-        if not path.session.usable:
-            return _Verdict.SILENT
-        if not path.disk or not path.size_bytes or path.state not in ("running", "blocked"):
-            return _Verdict.UNUSABLE
-        try:
-            current = await self._paths.is_current(path)
-        except HostError:
-            return _Verdict.SILENT
-        return _Verdict.CURRENT if current else _Verdict.CHANGED
 
     async def _drop(self, path: Path) -> None:
         """Take a path away unwritten, and the map over it. Raises `Busy`."""
@@ -187,25 +263,6 @@ class RealInitiator:
         if found is not None:
             await self._unwritten.remove_map(found, path.session)
         await self._paths.delete(path, write_out=False)
-
-    async def _choose(
-        self, handle: LunHandle, paths: Sequence[Path], remarks: list[str]
-    ) -> FoundLun:
-        """The device that stands for all paths.  # (5)"""
-        used = None
-        if self._multipath.find(paths) is None:
-            used = await self._find_used(paths)
-        found = await self._multipath.ensure_map(paths) if used is None else None
-        if found is not None:
-            return await self._describe_map(handle, paths, found, remarks)
-        chosen = used or paths[0]
-        if len(paths) > 1:
-            why = "multipathd makes no map of them" if runs_daemon() else "multipathd does not run"
-            if used is not None and runs_daemon():
-                why = "it was in use before multipathd ran"
-            remarks.append(f"only the path by {chosen.session.portal} is used: {why}")
-        device = block_devices.identify(chosen.device)
-        return FoundLun(device, handle, (chosen.session.portal,), "", tuple(remarks))
 
     async def _protect(self, found: FoundLun) -> FoundLun:
         """Have the kernel refuse every write to a device, a journal's replay among them."""
@@ -215,37 +272,6 @@ class RealInitiator:
         )  # fmt: skip
         device = block_devices.identify(found.device.path)
         return dataclasses.replace(found, device=device)
-
-    async def _describe_map(
-        self, handle: LunHandle, paths: Sequence[Path], found: Map, remarks: list[str]
-    ) -> FoundLun:
-        names = self._sysfs.names_below(found)
-        if names != {handle.wwid}:
-            others = ", ".join(sorted(names - {handle.wwid})) or "nothing"
-            raise LunChanged("map", found.name, 0, f"has paths to {others} beside {handle.wwid}")
-        size_bytes = min(
-            (now.size_bytes for path in paths if (now := self._sysfs.refresh(path)) is not None),
-            default=0,
-        )
-        if size_bytes > found.size_bytes:
-            await self._multipath.resize(found)
-        inside = [path for path in paths if self._sysfs.map_over(path) is not None]
-        remarks += [
-            f"the path by {path.session.portal} is not in the map"
-            for path in paths
-            if path not in inside
-        ]
-        portals = tuple(path.session.portal for path in inside)
-        device = block_devices.identify(found.device)
-        return FoundLun(device, handle, portals, found.name, tuple(remarks))
-
-    async def _find_used(self, paths: Sequence[Path]) -> Path | None:
-        """The path that somebody has mounted, so that it stays the one."""
-        if len(paths) > 1:
-            for path in paths:
-                if await self._paths.is_held(path.device, path.session):
-                    return path
-        return None
 
     # -- later -------------------------------------------------------------------------------
 
@@ -277,6 +303,8 @@ class RealInitiator:
             answered += 1
         if not answered:
             raise silence or TimedOut("check", handle.wwid, 0, "no path to it is up")
+        if handle.key:
+            await self._claims.check(handle, [path for path in paths if path.usable])
 
     async def rescan(self, handle: LunHandle) -> FoundLun:
         """Have the kernel look at the disk's size again."""
@@ -291,7 +319,7 @@ class RealInitiator:
                 await self._paths.rescan(path)
             if not paths:
                 raise LunMissing("rescan", handle.wwid, 0, "no path to it is up")
-            return await self._choose(handle, paths, [])
+            return await self._devices.choose(handle, paths, [])
 
     async def cut(self, handle: LunHandle) -> tuple[str, ...]:
         """No lock: an attaching that hangs must not keep this back."""
@@ -306,42 +334,24 @@ class RealInitiator:
             said: list[str] = []
             paths = self._all_paths(handle.iqn, handle.interface, handle.lun)
             if paths:
-                taken = self._take_away if write_out else self._unwritten.discard
+                taken = self._leaving.take_away if write_out else self._unwritten.discard
                 said.append(await taken(handle, device, paths))
             self._known.forget(handle)
+            self._claims.known.forget(handle)
             said += await self._logins.close_idle(handle.iqn, handle.interface)
             return tuple(said)
 
-    async def _take_away(
-        self, handle: LunHandle, device: BlockDevice, paths: Sequence[Path]
-    ) -> str:
-        same = all(path.wwid == handle.wwid for path in paths)
-        for path in paths:
-            same = same and await self._judge(path) is not _Verdict.CHANGED
-        up = any(path.usable for path in paths)
-        if same:
-            await self._flush(device)
-        maps = {found for path in paths if (found := self._sysfs.map_over(path)) is not None}
-        for found in maps:
-            await self._unwritten.remove_map(found, paths[0].session)
-        for path in paths:
-            await self._paths.delete(path, write_out=same)
-        if not same:
-            return f"{device.path} taken away unwritten: it was {handle.wwid}, and is another disk"
-        if not up:
-            return f"{device.path} ({handle.wwid}) taken away while no path to it was up"
-        return f"{device.path} ({handle.wwid}) written out and taken away"
-
-    async def _flush(self, device: BlockDevice) -> None:
-        try:
-            await self._helpers.call(
-                "flush_device",
-                {"path": device.path, "identity": device.identity},
-                backend=f"device:{device.path}",
-                timeout_s=FLUSH_TIMEOUT_S,
-            )
-        except Absent:
-            return
+    async def drop_if_fenced(self, number: str) -> bool:
+        """Whether this node was fenced from a disk; nothing more is sent to it then."""
+        for handle in self._claims.known.all():
+            paths = self._all_paths(handle.iqn, handle.interface, handle.lun)
+            numbers = {path.number for path in paths} | {
+                each.number for each in self._unwritten.maps_over(paths)
+            }
+            if number in numbers and await self._claims.is_fenced(handle, paths):
+                await self._unwritten.cut(handle, paths)
+                return True
+        return False
 
     # -- what sysfs shows --------------------------------------------------------------------
 
@@ -375,21 +385,13 @@ def _explain_exchange(path: Path) -> LunChanged:
     )  # fmt: skip
 
 
-def _one_name(paths: Sequence[Path], lun: int) -> str:
-    """What all paths say they lead to. Raises `LunNameless`, `LunChanged`."""
-    names = {path.wwid for path in paths}
-    iqn = paths[0].session.iqn
-    if len(names) > 1:
-        shown = ", ".join(f"{path.wwid} by {path.session.portal}" for path in paths)
-        raise LunChanged("inquiry", f"{iqn} LUN {lun}", 0, f"is not one disk: {shown}")
-    (name,) = names
-    if not name:
-        raise LunNameless("inquiry", f"{iqn} LUN {lun}", 0, "it has no world-wide name")
-    return name
-
-
-def make_initiator(*, helpers: "Helpers", run_dir: str) -> RealInitiator:
+def make_initiator(*, helpers: "Helpers", run_dir: str, reserves: bool = False) -> RealInitiator:
     """The initiator of this machine; what it notes lies in the daemon's run directory."""
     return RealInitiator(
-        helpers=helpers, known=KnownDisks(f"{run_dir}/iscsi"), sysfs=Sysfs(), records=Records()
+        helpers=helpers,
+        known=KnownDisks(f"{run_dir}/iscsi"),
+        claims=Claims(RealPersistent(helpers), KnownClaims(f"{run_dir}/iscsi")),
+        sysfs=Sysfs(),
+        records=Records(),
+        reserves=reserves,
     )

@@ -5,6 +5,7 @@ bulkhead of the session's portal.
 """
 
 import asyncio
+import enum
 import errno
 import time
 from dataclasses import dataclass
@@ -42,6 +43,15 @@ async def wait_until(holds: "Callable[[], bool]", within_s: float) -> bool:
     return True
 
 
+class Verdict(enum.Enum):
+    """What a path turned out to be."""
+
+    CURRENT = "current"
+    CHANGED = "another disk answers, or none"
+    UNUSABLE = "no size, or taken out of service by the kernel"
+    SILENT = "no answer"
+
+
 @dataclass(frozen=True, slots=True)
 class Paths:
     """What can be done to the paths of a disk."""
@@ -72,6 +82,18 @@ class Paths:
         known = [name.hex() for name in scsi.read_names(path.page)]
         return bool(known) and answer["names"] == known
 
+    async def judge(self, path: Path) -> Verdict:
+        """Ask a path what it is."""
+        if not path.session.usable:
+            return Verdict.SILENT
+        if not path.disk or not path.size_bytes or path.state not in ("running", "blocked"):
+            return Verdict.UNUSABLE
+        try:
+            current = await self.is_current(path)
+        except HostError:
+            return Verdict.SILENT
+        return Verdict.CURRENT if current else Verdict.CHANGED
+
     async def is_held(self, device: str, session: Session) -> bool:
         """Whether a device is mounted or used by another. Raises `TimedOut`, `HostError`."""
         answer = await self.helpers.call(
@@ -92,13 +114,17 @@ class Paths:
 
         Unless `write_out`, the kernel sends nothing more to it: it could be another disk by now.
         """
-        if path.disk and await self.is_held(path.device, path.session):
-            raise Busy("delete", path.device, errno.EBUSY, "somebody uses it")
+        await self.demand_unheld(path)
         if not write_out:
             await self.cut(path)
         await self._write(path.session, f"{path.directory}/delete", "1", DELETE_TIMEOUT_S)
         if not await wait_until(lambda: self.sysfs.refresh(path) is None, DELETE_TIMEOUT_S):
             raise TimedOut("delete", path.device or path.directory, 0, "it does not go")
+
+    async def demand_unheld(self, path: Path) -> None:
+        """Raises `Busy` when somebody holds a device, `TimedOut`, `HostError`."""
+        if path.disk and await self.is_held(path.device, path.session):
+            raise Busy("delete", path.device, errno.EBUSY, "somebody uses it")
 
     async def _write(self, session: Session, file: str, value: str, timeout_s: float) -> None:
         try:

@@ -76,6 +76,7 @@ class Map:
     name: str
     uuid: str
     size_bytes: int
+    number: str
 
     @property
     def device(self) -> str:
@@ -167,7 +168,8 @@ class Sysfs:
             if uuid.startswith(_MAP_PREFIX):
                 size = _read(f"{where}/size")
                 name = _read(f"{where}/dm/name")
-                return Map(holder, name, uuid, int(size or 0) * _SECTOR_BYTES)
+                number = _read(f"{where}/dev")
+                return Map(holder, name, uuid, int(size or 0) * _SECTOR_BYTES, number)
         return None
 
     def names_below(self, found: Map) -> frozenset[str]:

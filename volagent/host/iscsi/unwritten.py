@@ -27,7 +27,7 @@ class Unwritten:
         the session come back meanwhile, this fails and is tried again.
         """
         mine = [path for path in paths if path.wwid == handle.wwid]
-        maps = self._maps_over(mine)
+        maps = self.maps_over(mine)
         for path in mine:
             await self.paths.cut(path)
         for found in maps:
@@ -41,7 +41,7 @@ class Unwritten:
     async def discard(self, handle: LunHandle, device: BlockDevice, paths: Sequence[Path]) -> str:
         """Take a disk away that was cut off; paths to another one stay as they are."""
         mine = [path for path in paths if path.wwid == handle.wwid]
-        for found in self._maps_over(mine):
+        for found in self.maps_over(mine):
             await self.remove_map(found, mine[0].session)
         for path in mine:
             await self.paths.delete(path, write_out=False)
@@ -53,7 +53,8 @@ class Unwritten:
             raise Busy("remove map", found.device, errno.EBUSY, "somebody uses it")
         await self.multipath.remove(found)
 
-    def _maps_over(self, paths: Sequence[Path]) -> set[Map]:
+    def maps_over(self, paths: Sequence[Path]) -> set[Map]:
+        """The maps that these paths belong to."""
         return {found for path in paths if (found := self.sysfs.map_over(path)) is not None}
 
     def _takes_requests(self, path: Path) -> bool:

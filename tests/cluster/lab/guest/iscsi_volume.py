@@ -7,6 +7,10 @@ STEPS is a file with a JSON list of `{"do": "set-up" | "attach" | "check" | "pre
 "secret": {...}, "capacity_bytes": C}`; the answers are printed as a JSON list: `{"evidence":
 [...]}`, or `{"error": CLASS, "message", "remedy"}`. What is held is remembered in a file until it
 is given back.
+
+With `"uid": U, "node": N` the disk is reserved for that node's attachment, for it alone unless
+`"shared"`; `"do": "fence"` keeps node N out, as node `"by"`; `"do": "registrants"` tells who is
+registered, by a disk that is attached.
 """
 
 import asyncio
@@ -22,6 +26,7 @@ from volagent.drivers.contract import (
     Credentials,
     HeldDevice,
     HeldMount,
+    Permission,
     Publication,
     VolumeKey,
     VolumeMode,
@@ -29,11 +34,17 @@ from volagent.drivers.contract import (
     VolumeSpec,
 )
 from volagent.drivers.errors import DriverError
-from volagent.drivers.iscsi.driver import IscsiDriver
-from volagent.host.iscsi.initiator import make_initiator
+from volagent.drivers.fencing.contract import FenceOrder
+from volagent.drivers.fencing.iscsi import IscsiFence
+from volagent.drivers.iscsi.driver import IscsiDriver, make_wish
+from volagent.drivers.iscsi.options import IscsiOptions
+from volagent.host.iscsi.excluding import Excluder
+from volagent.host.iscsi.initiator import RealInitiator, make_initiator
+from volagent.host.iscsi.persistent import RealPersistent
 from volagent.host.process import Helpers
 from volagent.host.real import make_host
 from volagent.objects.meta import PodUid
+from volagent.objects.reservation_keys import show_key
 
 HELD = Path("/run/iscsi-volumes.json")
 RUN = "/run/volagent-iscsi"
@@ -54,6 +65,9 @@ class Life:
 
     def __init__(self, driver: IscsiDriver, step: dict[str, Any], held: Held) -> None:
         self.driver, self.step, self.held = driver, step, held
+        assert isinstance(driver.initiator, RealInitiator)
+        self.initiator = driver.initiator
+        self.helpers = Helpers()
         self.evidence: list[str] = []
         source = VolumeSource("iscsi", step["source"], step.get("capacity_bytes"), persistent=True)
         secret = step.get("secret")
@@ -66,7 +80,11 @@ class Life:
             capacity_bytes=source.capacity_bytes,
             read_only=bool(step["source"].get("readOnly")),
             credentials=Credentials({k: v.encode() for k, v in secret.items()}) if secret else None,
+            permission=Permission(step["uid"], step["node"], not step.get("shared"))
+            if "uid" in step
+            else None,
         )
+        self.source = source
 
     def _note(self, done: Any) -> Any:
         self.evidence.append(done.evidence)
@@ -110,6 +128,25 @@ class Life:
             self._note(await self.driver.detach(self.volume.name, self.held.device))
             self.held.device = None
 
+    async def fence(self) -> None:
+        fence = IscsiFence(Excluder(self.initiator), self.step["by"])
+        order = FenceOrder(
+            self.source, "", self.step["node"], self.step["uid"], self.volume.credentials
+        )
+        self.evidence.append(await fence.fence(order))
+
+    async def registrants(self) -> None:
+        options = self.volume.options
+        assert isinstance(options, IscsiOptions)
+        wish = make_wish(options, None, read_only=False)
+        here = self.initiator.is_present(wish)
+        handle, paths = await self.initiator.reach(wish)
+        for each in await RealPersistent(self.helpers).registrants(paths[0]):
+            holds = f" holds type {each.kind}" if each.holds else ""
+            self.evidence.append(f"{show_key(each.key)} {each.initiator} {each.port}{holds}")
+        if not here:
+            await self.initiator.leave(handle, paths)
+
     async def discard(self) -> None:
         """As of a disk that is another node's now."""
         self._note(await self.driver.cut(self.device))
@@ -152,7 +189,8 @@ async def main(steps: list[Any]) -> list[Any]:
         Path(directory).mkdir(exist_ok=True)
     kept = msgspec.json.decode(HELD.read_bytes(), type=dict[str, Held]) if HELD.exists() else {}
     helpers = Helpers()
-    driver = IscsiDriver(make_host(helpers=helpers), make_initiator(helpers=helpers, run_dir=RUN))
+    initiator = make_initiator(helpers=helpers, run_dir=RUN, reserves=True)
+    driver = IscsiDriver(make_host(helpers=helpers), initiator)
     answers = []
     try:
         for step in steps:

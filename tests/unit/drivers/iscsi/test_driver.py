@@ -2,6 +2,7 @@
 
 import json
 
+import msgspec
 import pytest
 
 from tests.simulation.fake_host import make_fake_host
@@ -13,6 +14,7 @@ from volagent.drivers.contract import (
     Expands,
     LogsIn,
     Networked,
+    Permission,
     Prepares,
     Publication,
     SecretName,
@@ -28,6 +30,8 @@ from volagent.drivers.iscsi.failures import explain
 from volagent.host.errors import HostError, TimedOut, Unsupported
 from volagent.host.iscsi.contract import (
     Chap,
+    Claim,
+    Fenced,
     LunChanged,
     LunMissing,
     LunNameless,
@@ -35,8 +39,11 @@ from volagent.host.iscsi.contract import (
     NoSession,
     PortalFailure,
     Refusal,
+    Reserved,
+    Withdrawn,
 )
 from volagent.objects.meta import PodUid
+from volagent.objects.reservation_keys import attachment_key, guard_key
 
 MIB = 1 << 20
 IQN = "iqn.2026-01.lab:array"
@@ -96,6 +103,54 @@ async def test_disk_is_recorded_with_what_gives_it_back(setting):
     assert "taken away" in given_back.evidence
     again = await setting.driver.detach("disk", done.device)
     assert "gone already" in again.evidence
+
+
+async def test_attachment_is_made_known_by_its_key_where_that_is_wanted(setting):
+    setting.initiator.reserves = True
+    permission = Permission("a1", "node01", exclusive=True)
+    volume = msgspec.structs.replace(setting.volume(), permission=permission)
+    done = await setting.driver.attach(volume)
+    (wish,) = setting.initiator.wishes
+    assert wish.claim == Claim(attachment_key("a1", "node01"), guard_key("node01"))
+    assert json.loads(done.device.handle)["key"] == wish.claim.key
+    await setting.driver.attach(msgspec.structs.replace(volume, read_only=True))
+    assert not setting.initiator.wishes[-1].claim.exclusive
+    await setting.driver.attach(msgspec.structs.replace(volume, permission=None))
+    assert setting.initiator.wishes[-1].claim is None
+
+
+async def test_fenced_disk_is_neither_prepared_nor_mounted_and_goes_unwritten(setting):
+    driver, volume = setting.driver, setting.volume()
+    device = (await driver.attach(volume)).device
+    await driver.prepare(volume, device)
+    staged = (await driver.stage(volume, device, "/stage")).mount
+    setting.initiator.fenced.add(1)
+    for call in (
+        lambda: driver.prepare(volume, device),
+        lambda: driver.stage(volume, device, "/other"),
+        lambda: driver.attach(volume),
+    ):
+        with pytest.raises(Uncertain, match="this node was fenced") as caught:
+            await call()
+        assert "kubectl get fencings" in caught.value.remedy
+    assert "unwritten" in (await driver.unstage(staged)).evidence
+    assert "unwritten" in (await driver.detach("disk", device)).evidence
+    assert setting.initiator.written_out == []
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (Reserved("reserve", "naa.1", 0, "0xabc; no reservation"), Transient),
+        (Withdrawn("reserve", "naa.1", 0, "it was taken from this node"), Transient),
+        (Fenced("reservation", "naa.1", 0, "the key is gone"), Uncertain),
+    ],
+)
+def test_what_a_storage_says_of_keys_is_told_with_a_remedy(error, kind):
+    told = explain(error, WISH, left=False)
+    assert type(told) is kind
+    assert error.detail in str(told)
+    assert told.remedy
 
 
 async def test_portal_that_refuses_is_told_when_another_one_answers(setting):

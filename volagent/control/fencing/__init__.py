@@ -1,0 +1,1 @@
+"""Fencings that a server carries out itself: by the operator's programs."""
