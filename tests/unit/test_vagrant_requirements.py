@@ -5,7 +5,15 @@ import dataclasses
 import pytest
 
 from tests.cluster.lab.hypervisor import choose_patience
-from tests.cluster.lab.requirements import DISK_MIB, MEMORY_MIB, PYTHON, Facts, judge, read_facts
+from tests.cluster.lab.requirements import (
+    DISK_MIB,
+    MEMORY_MIB,
+    PYTHON,
+    Facts,
+    Room,
+    judge,
+    read_facts,
+)
 
 ENOUGH = Facts(
     is_root=True,
@@ -13,7 +21,7 @@ ENOUGH = Facts(
     python=PYTHON,
     has_tun=True,
     memory_mib=MEMORY_MIB,
-    disks_mib={"/tmp": DISK_MIB},
+    rooms=(Room(("/tmp",), DISK_MIB), Room(("/checkout",), DISK_MIB)),
 )
 
 
@@ -29,7 +37,8 @@ def test_nothing_is_said_when_there_is_enough():
         ({"python": (3, 13)}, ".venv has 3.13", "make setup"),
         ({"has_tun": False}, "/dev/net/tun", "module tun"),
         ({"memory_mib": 3000}, "4096 MiB of memory, and 3000", "end what uses it"),
-        ({"disks_mib": {"/tmp": DISK_MIB, "/x": 100}}, "in /x, and 100", "make room"),
+        ({"rooms": (Room(("/x",), 100),)}, "4096 MiB in /x, and 100", "make room"),
+        ({"rooms": (Room(("/x", "/y"), 5000),)}, "8192 MiB in /x and /y, and 5000", "make room"),
     ],
 )
 def test_what_is_lacking_is_told_with_a_remedy(lacking, fact, remedy):
@@ -41,7 +50,7 @@ def test_what_is_lacking_is_told_with_a_remedy(lacking, fact, remedy):
 def test_facts_are_of_this_machine():
     facts = read_facts()
     assert facts.memory_mib > 0
-    assert all(free > 0 for free in facts.disks_mib.values())
+    assert all(room.free_mib > 0 for room in facts.rooms)
 
 
 def test_patience_is_that_of_the_machines_unless_it_is_given(monkeypatch):

@@ -18,9 +18,25 @@ from tests.cluster.lab.hypervisor import TOOLS, URI, is_own
 _CHECKOUT = Path(__file__).parents[3]
 MEMORY_MIB = 4096
 """Four machines of 640 MiB, and what qemu adds to each."""
-DISK_MIB = 6144
+DISK_MIB = 4096
+"""For the machines that run, in the directory of temporary files; and for the box and the copies of
+machines, in the checkout."""
 PYTHON = (3, 11)
 """Of the machines' Debian; a package is made for the Python of who builds it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """On one file system."""
+
+    directories: tuple[str, ...]
+    """What needs it there."""
+    free_mib: int
+
+    @property
+    def needed_mib(self) -> int:
+        """For all of them."""
+        return DISK_MIB * len(self.directories)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +49,7 @@ class Facts:
     has_tun: bool
     memory_mib: int
     """That programs could have now."""
-    disks_mib: dict[str, int]
-    """Free, by the directory that needs it."""
+    rooms: tuple[Room, ...]
 
 
 def read_facts() -> Facts:
@@ -45,10 +60,7 @@ def read_facts() -> Facts:
         python=sys.version_info[:2],
         has_tun=Path("/dev/net/tun").exists(),
         memory_mib=_read_available_mib(),
-        disks_mib={
-            str(directory): shutil.disk_usage(directory).free >> 20
-            for directory in (Path(tempfile.gettempdir()), _CHECKOUT)
-        },
+        rooms=_read_rooms(tempfile.gettempdir(), str(_CHECKOUT)),
     )
 
 
@@ -70,11 +82,11 @@ def judge(facts: Facts) -> str | None:
             f"needs {MEMORY_MIB} MiB of memory, and {facts.memory_mib} are available: end what"
             " uses it, or take a larger machine"
         )
-    for directory, free_mib in facts.disks_mib.items():
-        if free_mib < DISK_MIB:
+    for room in facts.rooms:
+        if room.free_mib < room.needed_mib:
             return (
-                f"needs {DISK_MIB} MiB in {directory}, and {free_mib} are free: make room"
-                " (TMPDIR names another place than /tmp)"
+                f"needs {room.needed_mib} MiB in {' and '.join(room.directories)}, and"
+                f" {room.free_mib} are free: make room (TMPDIR names another place than /tmp)"
             )
     return None
 
@@ -104,6 +116,15 @@ def main() -> int:
         print(f"volagent: vagrant: {fact}\nhint: {remedy}", file=sys.stderr)
         return 1
     return 0
+
+
+def _read_rooms(*directories: str) -> tuple[Room, ...]:
+    by_device: dict[int, list[str]] = {}
+    for directory in directories:
+        by_device.setdefault(os.stat(directory).st_dev, []).append(directory)
+    return tuple(
+        Room(tuple(names), shutil.disk_usage(names[0]).free >> 20) for names in by_device.values()
+    )
 
 
 def _read_available_mib() -> int:
