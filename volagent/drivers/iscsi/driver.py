@@ -57,8 +57,10 @@ from volagent.host.iscsi.contract import (
     LunHandle,
     LunWish,
 )
+from volagent.observe.logs import get_logger
 
 ISCSI: Final = DriverName("kubernetes.io/iscsi")
+_log = get_logger("iscsi")
 _SESSION: Final = "node.session.auth"
 _DISCOVERY: Final = "discovery.sendtargets.auth"
 
@@ -120,6 +122,9 @@ class IscsiDriver:
             found.handle.iqn, found.handle.lun, found.handle.wwid, found.handle.interface,
             options.portals,
         )  # fmt: skip
+        if found.remarks:
+            _log.info("disk attached, and something was not as it should be",
+                      volume=volume.key, disk=handle.wwid, remarks=found.remarks)  # fmt: skip
         held = msgspec.structs.replace(
             hold_device(found.device), handle=msgspec.json.encode(handle).decode()
         )
