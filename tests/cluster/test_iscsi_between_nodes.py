@@ -309,7 +309,7 @@ def test_network_that_is_cut_for_a_while_changes_nothing(site, luns):
     second = named(pod, "second")
     site.server.declare(on(second, two))
     await_event(site, second, "Multi-Attach", "pod(s) patient")
-    time.sleep(15)  # beyond the lease
+    time.sleep(60)  # beyond the lease, and long enough for the session to be given up and made anew
     assert holders(site) == ["node01"]
     one.machine.heal()
     one.machine.run(f"echo later >{home_of(one, pod, 'patient')}/note; sync")

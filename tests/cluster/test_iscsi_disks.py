@@ -106,6 +106,7 @@ def test_stale_disk_is_deleted_and_found_anew_before_it_is_used(site):
     body = source(site.target, 6)
     (up,) = site.node.drive(step("set-up", "fresh", body))
     assert "error" not in up, up
+    assert any("a left-over device by" in each for each in up["evidence"]), up
     used = site.node.machine.run("df --output=size /run/pods/fresh | tail -1").out
     assert int(used) < 48 * 1024
     answers = site.node.drive(step("take-down", "fresh", body), step("detach", "beside", beside))

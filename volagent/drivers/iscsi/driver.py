@@ -65,8 +65,10 @@ from volagent.host.iscsi.contract import (
     always,
 )
 from volagent.objects.reservation_keys import attachment_key, guard_key
+from volagent.observe.logs import get_logger
 
 ISCSI: Final = DriverName("kubernetes.io/iscsi")
+_log = get_logger("iscsi")
 _SESSION: Final = "node.session.auth"
 _DISCOVERY: Final = "discovery.sendtargets.auth"
 
@@ -147,6 +149,9 @@ class IscsiDriver:
             found.handle.iqn, found.handle.lun, found.handle.wwid, found.handle.interface,
             options.portals, found.handle.key, found.handle.guard,
         )  # fmt: skip
+        if found.remarks:
+            _log.info("disk attached, and something was not as it should be",
+                      volume=volume.key, disk=handle.wwid, remarks=found.remarks)  # fmt: skip
         held = msgspec.structs.replace(
             hold_device(found.device), handle=msgspec.json.encode(handle).decode()
         )

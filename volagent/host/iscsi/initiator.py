@@ -189,7 +189,7 @@ class RealInitiator:
     ) -> tuple[LunHandle, list[Path], list[str]]:
         remarks = [str(failure) for failure in failures]
         sessions = self._logins.usable_sessions(wish, interface)
-        silent = await self._drop_stale(wish, sessions)  # (2)
+        silent = await self._drop_stale(wish, sessions, remarks)  # (2)
         remarks += [f"the path by {path.session.portal} does not answer" for path in silent]
         away = {path.directory for path in silent}
         before = {path.directory for path in self._ready(sessions, wish.lun)}
@@ -246,7 +246,9 @@ class RealInitiator:
             raise LunMissing("scan", subject, 0, text)
         return ready
 
-    async def _drop_stale(self, wish: LunWish, sessions: Sequence[Session]) -> list[Path]:
+    async def _drop_stale(
+        self, wish: LunWish, sessions: Sequence[Session], remarks: list[str]
+    ) -> list[Path]:
         """Delete the paths that are not current; those that do not answer are returned.
 
         Raises `LunChanged` when one is in use.
@@ -266,6 +268,8 @@ class RealInitiator:
                     if verdict is Verdict.CHANGED:
                         raise explain_exchange(path) from error
                     silent.append(path)
+                else:
+                    remarks.append(f"a left-over device by {path.session.portal} was removed")
         return silent
 
     async def _drop(self, path: Path) -> None:
