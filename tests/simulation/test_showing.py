@@ -15,8 +15,8 @@ from volagent.objects.storage_nodes import SHOW, SHOWN, SHOWN_AS, SHOWN_BY, chap
 
 DISK = unique_name(DRIVER, "d1")
 SETTLED_S = 600.0
-SEEDS_PER_BATCH = 6
-BATCHES = 3
+SEEDS_PER_BATCH = 4
+BATCHES = 4
 
 
 async def new_world(seed=0, **options):
