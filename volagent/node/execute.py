@@ -83,7 +83,10 @@ class Executor:
                 if found is None:
                     return ""
                 if found.lost:
-                    return await self.discarder.take_down(step, found)
+                    evidence = await self.discarder.take_down(step, found)
+                    if isinstance(step, Detach) and found.identity:
+                        self.gate.give_back(step.key)
+                    return evidence
                 return await self._take_down(step, found)
             case Cut():
                 found = self.actual.get(step.key)

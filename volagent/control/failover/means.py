@@ -8,6 +8,7 @@ from volagent.control.failover.decide import Means, Watchdog, order_executors
 from volagent.control.failover.world import Stranded
 from volagent.objects.fencing import HOOK, STORAGE, WATCHDOG, read_self_fencing
 from volagent.objects.storage import Node
+from volagent.objects.storage_nodes import asked_to_show, may_be_shown_by
 
 _CSI: Final = "kubernetes.io/csi/"
 
@@ -46,23 +47,43 @@ class Fencers:
         hook = HOOK in self.methods and self.has_hooks()
         found = {}
         for disk in disks:
-            can = STORAGE in self.methods and driver_of(disk.volume) in self.drivers
             name = disk.attachment.spec.source.persistent_volume_name or ""
-            executors = order_executors(ready, wanting.get(name, ()), disk.volume) if can else []
-            lacking = "; ".join(self._list_lacking(disk.volume, can, hook, watchdog))
+            executors = self._find_executors(disk, ready, wanting.get(name, ()))
+            lacking = "; ".join(self._list_lacking(disk, executors, hook, watchdog))
             found[disk.volume] = Means(executors, hook, watchdog, lacking)
         return found
 
+    def _find_executors(
+        self, disk: Stranded, ready: Collection[str], wanting: Collection[str]
+    ) -> list[str]:
+        """Who can ask the storage, in this order."""
+        if STORAGE not in self.methods:
+            return []
+        shower = _shower_of(disk)
+        if shower:  # it lets nobody else near the disk
+            return [shower] if shower in ready else []
+        if driver_of(disk.volume) not in self.drivers:
+            return []
+        return order_executors(ready, wanting, disk.volume)
+
     def _list_lacking(
-        self, volume: str, can: bool, hook: bool, watchdog: Watchdog | None
+        self, disk: Stranded, executors: Collection[str], hook: bool, watchdog: Watchdog | None
     ) -> Iterator[str]:
         """What would give a proof and is not there."""
-        if not can:
-            yield f"the storage of {driver_of(volume)} cannot keep a node out"
+        shower = _shower_of(disk)
+        if shower and not executors:
+            yield f"its storage node {shower} is not ready"
+        elif not shower and driver_of(disk.volume) not in self.drivers:
+            yield f"the storage of {driver_of(disk.volume)} cannot keep a node out"
         if not hook:
             yield "there is no program in fence.d that switches it off"
         if watchdog is None:
             yield "it has told of no armed watchdog"
+
+
+def _shower_of(disk: Stranded) -> str:
+    """The storage node that shows a disk, or ""."""
+    return may_be_shown_by(disk.attachment) or asked_to_show(disk.attachment)
 
 
 def driver_of(volume: str) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from volagent.drivers.contract import VolumeSource
-from volagent.drivers.errors import Uncertain
+from volagent.drivers.errors import Transient, Uncertain
 from volagent.drivers.fencing.contract import FenceOrder, Fences, FenceTable, NoProof
 from volagent.drivers.showing.contract import Shower
 
@@ -30,6 +30,9 @@ class HidingFence:
                 f"{order.volume} is no volume of this storage node",
                 remedy="ask the storage that has it",
             )
+        old = await order.confirm()
+        if old:
+            raise Transient(f"{order.node} was not kept from {order.volume}: {old}")
         evidence = await self.shower.fence(volume, order.node)
         if order.node not in (await self.shower.list_shown()).get(volume, ()):
             raise Uncertain(

@@ -142,6 +142,22 @@ async def test_fence_answers_with_what_was_read_back_and_knows_its_own_volumes(s
         await fence.fence(strange)
 
 
+async def test_order_that_is_old_takes_nothing_from_anybody(site):
+    async def is_old():
+        return "it is not wanted any more"
+
+    shower = site.start()
+    await shower.show(VOLUME, ONE)
+    before = site.reached_by()
+    fence = HidingFence(shower, lambda source: str(source.body["name"]))
+    source = VolumeSource("x", {"name": VOLUME})
+    order = FenceOrder(source, "unique", "node01", "uid", None, is_old)
+    with pytest.raises(Transient, match="not wanted any more"):
+        await fence.fence(order)
+    assert before
+    assert site.reached_by() == before
+
+
 class OtherFence:
     async def fence(self, order):
         return "by reservation"
