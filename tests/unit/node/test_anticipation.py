@@ -17,7 +17,7 @@ from volagent.drivers.errors import Waiting
 from volagent.drivers.layout import Layout
 from volagent.node.actual import Actual
 from volagent.node.attachment import AttachmentGate, attachment_of
-from volagent.node.execute import Executor
+from volagent.node.execute import make_executor
 from volagent.node.plan import Attach, Detach, Wanted
 from volagent.node.records import Held, RecordBook
 from volagent.objects.meta import ObjectMeta
@@ -69,10 +69,14 @@ def attaching(gate, tmp_path):
     async def find_attachment(_spec):
         return "uid-1"
 
+    async def fetch_permission(_spec):
+        raise AssertionError("this driver reserves nothing")
+
     async def do(disks, step=Attach):
-        executor = Executor(
-            {DRIVER: disks}, actual, Layout(str(tmp_path)), None, gate, None, find_attachment
-        )
+        executor = make_executor(
+            {DRIVER: disks}, actual, Layout(str(tmp_path)), None,
+            gate=gate, find_attachment=find_attachment, fetch_permission=fetch_permission,
+        )  # fmt: skip
         await executor.run(step(SPEC.key), wanted)
         return actual.get(SPEC.key)
 
