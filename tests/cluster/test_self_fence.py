@@ -52,6 +52,7 @@ class Site:
         self.pod = on(pod, self.node)
         self.server.declare_ready(self.pod, within_s=60)
         self.home = self.node.volume(self.pod, "kubernetes.io~iscsi", "pv-data")
+        machine.run(f"echo precious >{self.home}/note; sync -f {self.home}")
 
     def load_watchdog(self) -> str:
         """softdog; User-Mode-Linux has the old device's number for a watchdog of its host."""
@@ -106,7 +107,6 @@ def test_node_promises_what_its_watchdog_does(site):
 
 def test_nothing_happens_when_the_agent_is_killed_and_started_again(site, figure):
     boot, mounts = site.boot(), site.node.mounts()
-    site.machine.run(f"echo precious >{site.home}/note; sync")
     began = time.monotonic()
     site.node.kill()
     site.node.start()
