@@ -177,11 +177,11 @@ class LioStorage:
         self.body = ring.show(lun, f"disk-{lun}")
         self.devices: dict[str, str] = {}
 
-    def _step(self, what: str, node: str, **more: object) -> Json:
-        name = f"disk-of-{node}"
-        (said,) = self.nodes[node].drive(step(what, name, self.body, block=True, **more))
+    def _step(self, what: str, where: str, **more: object) -> Json:
+        name = f"disk-of-{where}"
+        (said,) = self.nodes[where].drive(step(what, name, self.body, block=True, **more))
         assert "error" not in said, said
-        self.devices[node] = said["device"] or self.devices.get(node, "")
+        self.devices[where] = said["device"] or self.devices.get(where, "")
         return said
 
     def attach(self, node: str, uid: str) -> str:
