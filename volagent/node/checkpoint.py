@@ -92,6 +92,7 @@ async def wait_for_world(world: NodeWorld, checkpoint: Checkpoint | None) -> Non
                 continue
             _seed_all(world, known)
             waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
             _log.warning(
                 "no server answers: going by what is remembered", pods=len(known.pods),
                 volumes=len(known.volumes),

@@ -140,6 +140,7 @@ def test_machine_that_boots_without_a_server_touches_no_disk(site: Site) -> None
     disk, server, agent = a_disk(site.moto), site.server, site.agents["vm1"]
     pod = on("vm1", "web", disk)
     pod["spec"]["volumes"].append({"name": "m", "emptyDir": {"medium": "Memory"}})
+    pod["spec"]["containers"][0]["volumeMounts"].append({"name": "m", "mountPath": "/m"})
     server.declare(pod)
     server.wait_ready(pod)
     point = site.place_of(pod)
