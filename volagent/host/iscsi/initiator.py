@@ -192,7 +192,7 @@ class RealInitiator:
         silent = await self._drop_stale(wish, sessions, remarks)  # (2)
         remarks += [f"the path by {path.session.portal} does not answer" for path in silent]
         away = {path.directory for path in silent}
-        before = {path.directory for path in self._ready(sessions, wish.lun)}
+        before = {path.directory for path in self._sysfs.usable_paths(sessions, wish.lun)}
         fresh = [session for session in sessions if not self._sysfs.paths(session, wish.lun)]
         remarks += await self._scan(fresh, wish.lun)  # (3)
         paths = [
@@ -240,7 +240,7 @@ class RealInitiator:
             by = ", ".join(session.portal for session in sessions)
             raise LunMissing("scan", subject, 0, f"the target shows no such disk by {by}")
         await wait_until(lambda: all(path.usable for path in found()), DEVICE_TIMEOUT_S)
-        ready = self._ready(sessions, wish.lun)
+        ready = self._sysfs.usable_paths(sessions, wish.lun)
         if not ready:
             text = f"no usable disk after {DEVICE_TIMEOUT_S:.0f} s"
             raise LunMissing("scan", subject, 0, text)
@@ -382,14 +382,6 @@ class RealInitiator:
             for session in self._logins.sessions(iqn, interface)
             for path in self._sysfs.paths(session, lun)
         ]
-
-    def _ready(self, sessions: Sequence[Session], lun: int) -> list[Path]:
-        return [
-            path
-            for session in sessions
-            for path in self._sysfs.paths(session, lun)
-            if path.usable
-        ]  # fmt: skip
 
 
 def make_initiator(*, helpers: "Helpers", run_dir: str, reserves: bool = False) -> RealInitiator:

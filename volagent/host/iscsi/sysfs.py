@@ -5,6 +5,7 @@ goes away while it is read is left out. Nothing is written here.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -137,6 +138,11 @@ class Sysfs:
                 if lun is None or int(parts[3]) == lun:
                     found.append(self._path(session, int(parts[3]), f"{where}/{name}"))
         return tuple(found)
+
+    def usable_paths(self, sessions: Sequence[Session], lun: int) -> list[Path]:
+        """The disks of that number below sessions, that take requests now."""
+        found = [path for session in sessions for path in self.paths(session, lun)]
+        return [path for path in found if path.usable]
 
     def _path(self, session: Session, lun: int, where: str) -> Path:
         disk = next(iter(sorted(_list(f"{where}/block"))), "")
