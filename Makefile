@@ -47,6 +47,10 @@ run: setup  ## run the daemon in the foreground; ARGS="..." are passed on
 test: setup system-packages moto  ## run every test (as root; without, those that need root are skipped)
 	@$(bin)/pytest $(side_by_side) $(ARGS)
 
+.PHONY: torture
+torture: setup system-packages  ## fail VMs while they write, 20 seeds of every failure (as root, hours)
+	@VOLAGENT_TORTURE_SEEDS=20 $(bin)/pytest tests/cluster/test_writers.py $(ARGS)
+
 box := vagrant/.cache/volagent.box
 
 .PHONY: vagrant

@@ -65,7 +65,13 @@ class Site:
         return f"{kind}-{self.rounds}"
 
     def declare(self, *, prepare: Callable[[str], None] = lambda _: None) -> Json:
-        """Two blank disks, and a pod for any node that has them."""
+        """Two blank disks, and a pod that has them on any node."""
+        pod = self.begin(prepare)
+        self.server.wait_ready(pod, within_s=60.0)
+        return pod
+
+    def begin(self, prepare: Callable[[str], None] = lambda _: None) -> Json:
+        """`declare`, and wait for nothing."""
         self.rounds += 1
         self.writers = []
         for turn, kind in enumerate(("raw", "file")):
@@ -85,12 +91,19 @@ class Site:
         )
         (container,) = pod["spec"]["containers"]
         container["volumeDevices"] = [{"name": "raw", "devicePath": "/dev/raw"}]
-        self.server.declare_ready(pod, within_s=60.0)
+        self.server.declare(pod)
         return pod
 
     def node_of(self, pod: Json) -> Agent:
         found = self.server.call("GET", f"/api/v1/namespaces/default/pods/{_name(pod)}")
         return self.node(found["spec"]["nodeName"])
+
+    def node_of_soon(self, pod: Json) -> Agent:
+        """The node that a scheduler chooses for a pod."""
+        path = f"/api/v1/namespaces/default/pods/{_name(pod)}"
+        while not (name := self.server.call("GET", path)["spec"].get("nodeName")):
+            time.sleep(0.05)
+        return self.node(name)
 
     def start_writers(self, pod: Json, node: Agent) -> None:
         """Write to both disks, and wait until something is durable on each."""
@@ -269,8 +282,17 @@ STOPPED = Failure("agent stopped", _signal("STOP"), _signal("CONT"))
 SERVER = _cut_off("server")
 STORAGE = _cut_off("storage")
 
+
+def _lose_with_the_server(site: Site, node: Agent) -> None:
+    node.machine.power_cut()
+    site.server.kill()
+    site.server.start()
+
+
+WITH_SERVER = Failure("power cut, and the server killed", _lose_with_the_server, _start_again)
+
 SHORT = (POWER, FROZEN, SERVER)
-LOSSES = (POWER, NETWORK, SERVER, FROZEN, KILLED, STOPPED)
+LOSSES = (POWER, NETWORK, SERVER, FROZEN, KILLED, STOPPED, WITH_SERVER)
 CHOSEN = LOSSES if len(SEEDS) > 1 else SHORT
 
 
@@ -288,6 +310,23 @@ def test_disks_of_a_lost_node_move_with_one_writer_at_every_moment(site, failure
     there = site.other(node)
     site.start_writers(pod, there)
     failure.end(site, node)
+    site.await_return(node)
+    site.await_progress(there)
+    site.finish(pod, there)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_node_that_dies_while_it_takes_the_disks_loses_them(site, seed):
+    """At any moment of attaching, formatting, mounting, and of the storage's registrations."""
+    moment = random.Random(seed)
+    pod = site.begin()
+    node = site.node_of_soon(pod)
+    time.sleep(moment.uniform(0.0, 4.0))
+    POWER.begin(site, node)
+    site.await_move(pod, node)
+    there = site.other(node)
+    site.start_writers(pod, there)
+    POWER.end(site, node)
     site.await_return(node)
     site.await_progress(there)
     site.finish(pod, there)
