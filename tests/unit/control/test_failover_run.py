@@ -2,13 +2,17 @@
 
 import asyncio
 
+import msgspec
 import pytest
 
 from tests.contract.client.documents import pod
 from tests.simulation.virtual_time import VirtualClock, run_virtually
 from tests.unit.control.controllers import running, settle, start_server
-from volagent.client.contract import EVENTS, LEASES, NODES, PODS, NotFound, Selection
+from volagent.client.contract import EVENTS, FENCINGS, LEASES, NODES, PODS, NotFound, Selection
+from volagent.control.failover.decide import Prove, Watchdog
+from volagent.control.failover.fencing import FencingWriter
 from volagent.control.failover.lost import LostNodes
+from volagent.control.failover.means import Fencers
 from volagent.control.failover.pods import PodMover
 from volagent.control.failover.steady import UNSTEADY, SteadinessController
 from volagent.control.nodes.off import OutOfService
@@ -17,6 +21,8 @@ from volagent.node.attachment import AttachmentGate
 from volagent.node.lease import LeaseKeeper
 from volagent.node.register import NodeReporter
 from volagent.objects.attachments import OUT_OF_SERVICE
+from volagent.objects.fencing import FENCES_ITSELF, Fencing
+from volagent.objects.storage import Node
 from volagent.settings import LeaseSettings
 from volagent.settings_failover import FailoverSettings
 
@@ -182,5 +188,45 @@ def test_permission_of_another_boot_is_none_until_the_node_has_told_its_own():
         await reporter.register()
         await reporter._write_facts({})
         assert gate.is_granted("disk")
+
+    run_virtually(story())
+
+
+def test_watchdog_proves_nothing_when_the_lease_was_renewed_and_the_copy_is_late():
+    class LateCopy:
+        """It has seen nothing for a minute."""
+
+        seen = ""
+
+        def silent_s(self, _node):
+            return 60.0
+
+        def version(self, _node):
+            return self.seen
+
+    async def story():
+        client, late = await a_server(), LateCopy()
+        late.seen = (await client.get(LEASES, "vm1", LEASE_NAMESPACE))["metadata"][
+            "resourceVersion"
+        ]
+        promise = '{"withinSeconds": 20, "by": "dog", "bootID": "b"}'
+        await client.patch(NODES, "vm1", {"metadata": {"annotations": {FENCES_ITSELF: promise}}})
+        status = {"status": {"nodeInfo": {"bootID": "b"}}}
+        await client.patch(NODES, "vm1", status, subresource="status")
+        spec = {
+            "attachment": {"uid": "u"}, "volume": "d", "nodeName": "vm1", "bootId": "b",
+            "method": "Watchdog",
+        }  # fmt: skip
+        made = await client.create(FENCINGS, {"metadata": {"name": "f"}, "spec": spec})
+        node = msgspec.convert(await client.get(NODES, "vm1"), Node)
+        step = Prove(msgspec.convert(made, Fencing), Watchdog("dog", 20, -35))
+        writer = FencingWriter(client, None, VirtualClock(), late, Fencers())
+        lease = {"spec": {"holderIdentity": "vm1"}}
+        await client.patch(LEASES, "vm1", lease, LEASE_NAMESPACE)
+        assert await writer.prove(node, step) is False
+        found = await client.get(LEASES, "vm1", LEASE_NAMESPACE)
+        late.seen = found["metadata"]["resourceVersion"]
+        assert await writer.prove(node, step) is True
+        assert (await client.get(FENCINGS, "f"))["status"]["phase"] == "Proven"
 
     run_virtually(story())
