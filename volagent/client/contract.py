@@ -60,7 +60,7 @@ SNAPSHOT_CLASSES = Resource(
 SNAPSHOT_CONTENTS = Resource(
     _SNAPSHOT, "v1", "volumesnapshotcontents", "VolumeSnapshotContent", False, ("vsc",)
 )
-FENCINGS = Resource("volagent.dev", "v1", "fencings", "Fencing", False)
+FENCINGS = Resource("volagent.dev", "v1", "fencings", "Fencing", False, newer=True)
 _RBAC = "rbac.authorization.k8s.io"
 ROLES = Resource(_RBAC, "v1", "roles", "Role")
 ROLE_BINDINGS = Resource(_RBAC, "v1", "rolebindings", "RoleBinding")
