@@ -84,9 +84,8 @@ def world(machines: tuple[NfsServer, VolagentNode]) -> Iterator[World]:
     if not node.is_running():
         node.start()
     node.delete_gone(pod)
-    assert node.mounts() == []
-    assert node.leftovers() == []
-    assert node.machine.run("losetup --list --noheadings").out == ""
+    node.wait_clean()
+    node.machine.run('until [ -z "$(losetup --list --noheadings)" ]; do sleep 0.1; done')
 
 
 def describe_image(node: VolagentNode) -> str:

@@ -22,7 +22,7 @@ FENCINGS = "/apis/volagent.dev/v1/fencings"
 
 @pytest.fixture(scope="module")
 def target(cluster: Cluster) -> IscsiTarget:
-    made = IscsiTarget(cluster.storage)
+    made = IscsiTarget(cluster.storage, iqn="iqn.2026-01.lab:failing-over")
     made.serve()
     for node in cluster.nodes:
         IscsiInitiator(node.machine).start(patience_s=120)

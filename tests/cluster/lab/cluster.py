@@ -68,11 +68,6 @@ class Agent(VolagentNode):
             f"{program} {command} --node-name {self.name} --state-dir {self.data}/volagent"
         )
 
-    def check_clean(self) -> None:
-        """Nothing of any pod is left."""
-        assert self.mounts() == [], self.name
-        assert self.leftovers() == [], self.name
-
 
 @dataclass(frozen=True)
 class Cluster:
@@ -117,7 +112,7 @@ class Cluster:
         for each in server.call("GET", path)["items"]:
             server.wait_gone({**each, "kind": "VolumeAttachment"}, within_s=60.0)
         with ThreadPoolExecutor() as threads:
-            list(threads.map(Agent.check_clean, self.nodes))
+            list(threads.map(Agent.wait_clean, self.nodes))
 
 
 _SCENARIO_KINDS = (

@@ -1,5 +1,6 @@
 """A VM that has volumes: the daemon's root directory and mount table."""
 
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,14 @@ class VolagentNode(Daemon):
         return self.machine.run(
             f"if [ -d {_ROOT}/pods ]; then find {_ROOT}/pods -mindepth 1; fi"
         ).out.splitlines()
+
+    def wait_clean(self, *, within_s: float = 10.0) -> None:
+        """Until nothing of any pod is left: what is mounted for a whole machine goes after its last
+        pod."""
+        ends_s = time.monotonic() + within_s * self.machine.patience
+        while (left := (self.mounts(), self.leftovers())) != ([], []):
+            assert time.monotonic() < ends_s, (self.machine.name, left)
+            time.sleep(0.1)
 
 
 def _parse_mount(line: str) -> Mount:

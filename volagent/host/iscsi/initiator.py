@@ -239,7 +239,7 @@ class RealInitiator:
         if not found():
             by = ", ".join(session.portal for session in sessions)
             raise LunMissing("scan", subject, 0, f"the target shows no such disk by {by}")
-        await wait_until(lambda: all(path.usable for path in found()), DEVICE_TIMEOUT_S)
+        await wait_until(lambda: all(map(self._sysfs.is_there, found())), DEVICE_TIMEOUT_S)
         ready = self._sysfs.usable_paths(sessions, wish.lun)
         if not ready:
             text = f"no usable disk after {DEVICE_TIMEOUT_S:.0f} s"

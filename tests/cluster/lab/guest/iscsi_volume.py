@@ -45,6 +45,7 @@ from volagent.host.process import Helpers
 from volagent.host.real import make_host
 from volagent.objects.meta import PodUid
 from volagent.objects.reservation_keys import show_key
+from volagent.observe.logs import configure_logs
 
 HELD = Path("/run/iscsi-volumes.json")
 RUN = "/run/volagent-iscsi"
@@ -205,4 +206,5 @@ async def main(steps: list[Any]) -> list[Any]:
 
 
 if __name__ == "__main__":
+    configure_logs("info", "text")  # standard output is for the answers
     json.dump(asyncio.run(main(json.loads(Path(sys.argv[1]).read_text()))), sys.stdout)
