@@ -301,7 +301,9 @@ def test_disk_with_something_foreign_on_it_is_left_alone(site, luns):
 
 
 def test_network_that_is_cut_for_a_while_changes_nothing(site, luns):
+    """Of a disk that nobody can prove free: one with reservations moves, see `test_failover`."""
     one, two = site.nodes
+    luns.target.forbid_reservations("patient")
     pod = declare_volume(site, luns, "patient")
     site.server.declare_ready(on(pod, one), within_s=MOVE_S)
     before = one.mounts()
@@ -309,9 +311,11 @@ def test_network_that_is_cut_for_a_while_changes_nothing(site, luns):
     second = named(pod, "second")
     site.server.declare(on(second, two))
     await_event(site, second, "Multi-Attach", "pod(s) patient")
-    time.sleep(60)  # beyond the lease, and long enough for the session to be given up and made anew
-    assert holders(site) == ["node01"]
-    one.machine.heal()
+    try:
+        time.sleep(60)  # beyond the lease, and long enough for the session to be made anew
+        assert holders(site) == ["node01"]
+    finally:
+        one.machine.heal()
     one.machine.run(f"echo later >{home_of(one, pod, 'patient')}/note; sync")
     assert one.mounts() == before
     assert two.mounts() == []

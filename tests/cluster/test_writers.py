@@ -64,20 +64,21 @@ class Site:
     def disk(self, kind: str) -> str:
         return f"{kind}-{self.rounds}"
 
-    def declare(self, *, prepare: Callable[[str], None] = lambda _: None) -> Json:
+    def declare(self, *, reserved: bool = True) -> Json:
         """Two blank disks, and a pod that has them on any node."""
-        pod = self.begin(prepare)
+        pod = self.begin(reserved=reserved)
         self.server.wait_ready(pod, within_s=60.0)
         return pod
 
-    def begin(self, prepare: Callable[[str], None] = lambda _: None) -> Json:
+    def begin(self, *, reserved: bool = True) -> Json:
         """`declare`, and wait for nothing."""
         self.rounds += 1
         self.writers = []
         for turn, kind in enumerate(("raw", "file")):
             name, lun = self.disk(kind), 2 * self.rounds + turn
+            if not reserved:
+                self.target.forbid_reservations(name)
             self.target.make_disk(name, SIZE_MIB)
-            prepare(name)
             self.target.show(lun, name)
             body = {"iscsi": source(self.target, lun, fsType="ext4")}
             pair = manifests.bound_pair(name, body, access_mode="ReadWriteOnce")
@@ -348,11 +349,7 @@ def test_nothing_moves_when_only_the_storage_is_away(site):
 
 
 def test_disk_that_nobody_can_prove_free_stays_and_says_so(site):
-    def without_reservations(name: str) -> None:
-        core = "/sys/kernel/config/target/core/iblock_0"
-        site.target.machine.run(f"echo 0 >{core}/{name}/attrib/emulate_pr")
-
-    pod = site.declare(prepare=without_reservations)
+    pod = site.declare(reserved=False)
     node = site.node_of(pod)
     site.start_writers(pod, node)
     SERVER.begin(site, node)

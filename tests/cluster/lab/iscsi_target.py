@@ -69,6 +69,7 @@ class IscsiTarget:
         self._mount = (_ON_DISK if disk else _IN_MEMORY).format(disk=disk, disks=self._disks)
         self._made: dict[str, int] = {}
         self._shown: dict[int, str] = {}
+        self._unreserved: set[str] = set()
         self.iqn = iqn
         base, _, host = machine.address.rpartition(".")
         self.portals = (f"{machine.address}:{_PORT}", f"{base}.{100 + int(host)}:{_PORT}")
@@ -107,6 +108,12 @@ class IscsiTarget:
                 serial=f"{self._family:04x}{number:04x}",
             )
         )  # fmt: skip
+        if name in self._unreserved:
+            self.machine.run(f"echo 0 >{self._core}/{name}/attrib/emulate_pr")
+
+    def forbid_reservations(self, name: str) -> None:
+        """The disk of this name, which is made after, knows no persistent reservations."""
+        self._unreserved.add(name)
 
     def show(self, lun: int, name: str) -> None:
         """Show a disk under a number."""

@@ -11,6 +11,7 @@ would be ignored); killing that namespace is the power cut.
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -114,6 +115,9 @@ class UmlMachine:
 
     def _switch_on(self) -> _Power:
         console = Console()
+        # What a power cut leaves: the kernel would look for its own number there, find it alive (in
+        # its namespace numbers are the same every time) and call itself something else.
+        shutil.rmtree(self._directory / self._name, ignore_errors=True)
         with self.log.open("ab") as log:
             process = self._keeper.start(
                 self._command(console),
