@@ -101,7 +101,10 @@ def test_stale_disk_is_deleted_and_found_anew_before_it_is_used(site):
     site.target.show(6, "old")
     beside = source(site.target, 1)
     site.node.drive(step("attach", "beside", beside))
-    site.node.machine.run("echo 0 0 6 >/sys/class/scsi_host/host*/scan")
+    site.node.machine.run(  # its other hosts are of other hardware
+        "for host in /sys/class/iscsi_host/*; do"
+        " echo 0 0 6 >/sys/class/scsi_host/${host##*/}/scan; done"
+    )
     site.target.swap(6, "fresh")
     body = source(site.target, 6)
     (up,) = site.node.drive(step("set-up", "fresh", body))

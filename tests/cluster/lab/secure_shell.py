@@ -18,6 +18,8 @@ _RUN = (
     "bash $d/script >$d/out 2>$d/err </dev/null; c=$?; "
     "cat $d/out; cat $d/err >&2; rm -r $d; exit $c"
 )
+_PUT_TIMEOUT_S = 1800.0
+"""The package took 190 s to an emulated machine that others left 6 % of a processor."""
 LOST = 255
 """The exit status of ssh itself, when the connection is gone."""
 
@@ -63,7 +65,8 @@ class SecureShell:
 
     def put(self, content: bytes, path: str, mode: int) -> "subprocess.CompletedProcess[bytes]":
         """Write a file, making missing parent directories."""
-        return self._call([f"install -D -m {mode:o} /dev/stdin {path}"], content=content)
+        words = [f"install -D -m {mode:o} /dev/stdin {path}"]
+        return self._call(words, content=content, timeout_s=_PUT_TIMEOUT_S)
 
     def _call(
         self, words: list[str], *, content: bytes = b"", timeout_s: float = 300.0
