@@ -205,6 +205,27 @@ def is_device_held(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"held": False}
 
 
+def await_device(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Wait `within_s` until the block device at `path` can be opened.
+
+    The kernel shows a new disk with its size a moment before its node can be opened (ENXIO), or is
+    there at all.
+    """
+    import errno
+    import time
+
+    ends_s = time.monotonic() + arguments["within_s"]
+    while True:
+        try:
+            os.close(os.open(arguments["path"], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError as error:
+            if error.errno not in (errno.ENXIO, errno.ENOENT) or time.monotonic() > ends_s:
+                raise
+            time.sleep(0.01)
+        else:
+            return {}
+
+
 def refuse_writes(arguments: dict[str, Any]) -> dict[str, Any]:
     """Make the block device at `path` read-only (BLKROSET) until it is gone."""
     import fcntl
@@ -316,6 +337,7 @@ OPERATIONS = {
     "fetch_registrants": fetch_registrants,
     "reset_disk": reset_disk,
     "is_device_held": is_device_held,
+    "await_device": await_device,
     "refuse_writes": refuse_writes,
     "share_file": share_file,
     "copy_file": copy_file,

@@ -42,10 +42,10 @@ MESSAGE_CHARS_MAX: Final = 2000
 """Of what a program says; the middle is left out."""
 REPEATABLE: Final = frozenset(
     {
-        "fetch_capabilities", "fetch_disk_names", "fetch_registrants", "fetch_standing",
-        "find_content", "find_signature", "flush_device", "give_order", "is_device_held",
-        "mount_device", "probe_path", "reach_portal", "refuse_writes", "reset_disk", "statvfs",
-        "umount2", "write_attribute",
+        "await_device", "fetch_capabilities", "fetch_disk_names", "fetch_registrants",
+        "fetch_standing", "find_content", "find_signature", "flush_device", "give_order",
+        "is_device_held", "mount_device", "probe_path", "reach_portal", "refuse_writes",
+        "reset_disk", "statvfs", "umount2", "write_attribute",
     }
 )  # fmt: skip
 """Operations that leave nothing behind in their process and are given no secret, and whose answers

@@ -177,3 +177,18 @@ async def test_closing_ends_those_that_wait(file):
     assert workers() != []
     await helpers.close()
     assert workers() == []
+
+
+async def test_device_whose_node_comes_late_is_waited_for(helpers, loops, scratch):
+    device = await loops.attach("a.img", 1 << 20)
+    link = scratch / "late"
+    asyncio.get_running_loop().call_later(0.3, link.symlink_to, device.path)
+    request = {"path": str(link), "within_s": 5.0}
+    await helpers.call("await_device", request, backend="disk", timeout_s=10)
+    assert link.exists()
+
+
+async def test_device_that_never_comes_is_told(helpers, scratch):
+    request = {"path": str(scratch / "never"), "within_s": 0.1}
+    with pytest.raises(HostError, match="ENOENT"):
+        await helpers.call("await_device", request, backend="disk", timeout_s=10)

@@ -204,8 +204,8 @@ class RealInitiator:
             raise LunMissing("scan", f"{wish.iqn} LUN {wish.lun}", 0, "no path of it answers")
         handle = LunHandle(wish.iqn, wish.lun, name_of(paths, wish.lun), interface)
         for path in paths:
-            if path.directory in before:
-                await self._paths.rescan(path)
+            known = path.directory in before
+            await (self._paths.rescan(path) if known else self._paths.await_device(path))
         return handle, paths, remarks
 
     async def _claim(
@@ -239,7 +239,7 @@ class RealInitiator:
         if not found():
             by = ", ".join(session.portal for session in sessions)
             raise LunMissing("scan", subject, 0, f"the target shows no such disk by {by}")
-        await wait_until(lambda: all(map(self._sysfs.is_there, found())), DEVICE_TIMEOUT_S)
+        await wait_until(lambda: all(path.usable for path in found()), DEVICE_TIMEOUT_S)
         ready = self._sysfs.usable_paths(sessions, wish.lun)
         if not ready:
             text = f"no usable disk after {DEVICE_TIMEOUT_S:.0f} s"

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 SCAN_TIMEOUT_S: Final = 30.0
 ASK_TIMEOUT_S: Final = 15.0
 DELETE_TIMEOUT_S: Final = 30.0
+NODE_TIMEOUT_S: Final = 5.0
+"""From the kernel's first word of a disk until its node can be opened."""
 POLL_FIRST_S: Final = 0.01
 POLL_MAX_S: Final = 0.25
 POLL_SHARE: Final = 0.1
@@ -93,6 +95,15 @@ class Paths:
         except HostError:
             return Verdict.SILENT
         return Verdict.CURRENT if current else Verdict.CHANGED
+
+    async def await_device(self, path: Path) -> None:
+        """Until a disk that is new can be opened. Raises `TimedOut`, `HostError`."""
+        await self.helpers.call(
+            "await_device",
+            {"path": path.device, "within_s": NODE_TIMEOUT_S},
+            backend=backend_of(path.session.portal),
+            timeout_s=ASK_TIMEOUT_S,
+        )
 
     async def is_held(self, device: str, session: Session) -> bool:
         """Whether a device is mounted or used by another. Raises `TimedOut`, `HostError`."""

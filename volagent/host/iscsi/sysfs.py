@@ -139,10 +139,6 @@ class Sysfs:
                     found.append(self._path(session, int(parts[3]), f"{where}/{name}"))
         return tuple(found)
 
-    def is_there(self, path: Path) -> bool:
-        """Whether a disk takes requests and has a node below /dev: the kernel makes that last."""
-        return path.usable and os.path.exists(path.device)
-
     def usable_paths(self, sessions: Sequence[Session], lun: int) -> list[Path]:
         """The disks of that number below sessions, that take requests now."""
         found = [path for session in sessions for path in self.paths(session, lun)]
