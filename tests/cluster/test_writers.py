@@ -38,6 +38,8 @@ MOVE_S = 120.0
 RETURN_S = 120.0
 STAYS_S = 25.0
 """Longer than a lease and a fence take."""
+LINGERS_S = 3.0
+"""How long the old node's writers go on trying when it is back."""
 ACKNOWLEDGED_MIN = 20
 SEEDS = range(int(os.environ.get("VOLAGENT_TORTURE_SEEDS", "1")))
 
@@ -153,7 +155,12 @@ class Site:
             time.sleep(0.2)
 
     def await_return(self, node: Agent) -> None:
-        """Until a node is in service again, and has nothing left of what was taken from it."""
+        """Until a node is in service again, and has nothing left of what was taken from it.
+
+        Its writers go on for a while, then they are ended, as a runtime ends containers.
+        """
+        time.sleep(LINGERS_S)
+        node.machine.run("pkill -KILL -x writer || true")
         ends_s = time.monotonic() + RETURN_S
         while True:
             found = self.server.call("GET", f"/api/v1/nodes/{node.name}")

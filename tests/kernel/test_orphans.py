@@ -10,6 +10,7 @@ from volagent.host.real import make_host
 from volagent.node.orphans import find_orphans, remove_pod_directory, sweep_skeletons
 
 VOLUME = "volumes/kubernetes.io~iscsi/pv-1"
+CSI = "volumes/kubernetes.io~csi/pv-3/mount"
 DEVICE = "volumeDevices/kubernetes.io~iscsi/pv-2"
 SUB_PATH = "volume-subpaths/data/main/0"
 
@@ -33,6 +34,7 @@ def leave(layout: Layout, pod: str, path: str) -> Path:
 
 def test_links_to_devices_and_empty_mount_points_go_with_their_pod(host, layout):
     leave(layout, "gone", VOLUME).mkdir()
+    leave(layout, "gone", CSI).mkdir()
     leave(layout, "gone", DEVICE).symlink_to("/dev/no-such-disk")
     leave(layout, "gone", SUB_PATH).touch()
     sweep_skeletons(host, layout, known=())
@@ -46,7 +48,9 @@ def test_pod_that_is_known_is_left_alone(host, layout):
     assert link.is_symlink()
 
 
-@pytest.mark.parametrize("path", [f"{VOLUME}/precious", VOLUME, DEVICE, SUB_PATH])
+@pytest.mark.parametrize(
+    "path", [f"{VOLUME}/precious", f"{CSI}/precious", CSI, VOLUME, DEVICE, SUB_PATH]
+)
 def test_data_is_reported_and_never_removed(host, layout, path):
     file = leave(layout, "gone", path)
     file.write_text("precious")

@@ -17,6 +17,8 @@ from volagent.observe.logs import get_logger
 
 SKELETON_DEPTHS = {"volumes": 2, "volumeDevices": 2, "volume-subpaths": 3}
 """How many levels below each of these are the agent's own directories."""
+_CSI = "kubernetes.io~csi"
+"""Whose volumes are mounted one level deeper, at `mount`."""
 _WITH_FILES = {"volumeDevices", "volume-subpaths"}
 """Where the deepest level may have links to devices and empty files that were mounted over."""
 
@@ -75,7 +77,8 @@ def find_orphans(host: Host, layout: Layout, known: Collection[PodUid]) -> list[
 def _remove_skeleton(trees: Trees, path: str, depth: int, *, files: bool) -> None:
     if depth:
         for name in trees.list_dir(path):
-            _remove_skeleton(trees, f"{path}/{name}", depth - 1, files=files)
+            below = depth if name == _CSI else depth - 1
+            _remove_skeleton(trees, f"{path}/{name}", below, files=files)
     try:
         trees.remove_dir(path)
     except HostError as error:

@@ -14,6 +14,10 @@ _SERVER = Hardware(memory_mib=512, disks_mib=(128,))
 _NODE = Hardware(memory_mib=640, disks_mib=(256,))
 
 
+_SETTINGS = "[failover]\nunsteady_losses = 1000\n"
+"""Scenarios lose the same two nodes again and again."""
+
+
 class Server(Daemon):
     """`volagent server`."""
 
@@ -81,7 +85,7 @@ class Cluster:
     def build(cls, lab: Lab) -> "Cluster":
         """Boot everything, and let the nodes join."""
         storage = lab.add_machine("storage", _STORAGE)
-        server = Server(lab.add_machine("server", _SERVER))
+        server = Server(lab.add_machine("server", _SERVER), settings=_SETTINGS)
         nodes = tuple(Agent(lab.add_machine(name, _NODE)) for name in ("node01", "node02"))
         lab.start_all()
         cluster = cls(storage, server, nodes)
