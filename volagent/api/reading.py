@@ -108,8 +108,10 @@ class Reader:
                 token = _write_token(_Page(revision, last))
                 remaining = len(found) - index if matcher is None else None
                 return Listing(items, str(revision), token, remaining)
-            document = self._codec.decode(stored)
             last = stored.key
+            if matcher is not None and not matcher.may_fit(stored.value):
+                continue
+            document = self._codec.decode(stored)
             if matcher is None or matcher(document):
                 items.append(document)
         return Listing(items, str(revision))
@@ -139,7 +141,12 @@ class Reader:
                 elif matcher is None:
                     yield self._share(prefix, batch)
                 else:
-                    events = [event for change in batch for event in self._events(change, matcher)]
+                    events = [
+                        event
+                        for change in batch
+                        if _may_concern(change, matcher)
+                        for event in self._events(change, matcher)
+                    ]
                     if events:
                         yield events
 
@@ -190,6 +197,12 @@ class Reader:
         if matcher(document):
             return WatchEvent("MODIFIED" if fitted else "ADDED", document)
         return WatchEvent("DELETED", codec.departed(change, previous)) if fitted else None
+
+
+def _may_concern(change: Change, matcher: Matcher) -> bool:
+    """Whether one of the two versions can fit, without decoding them."""
+    held = (change.current, change.previous)
+    return any(stored is not None and matcher.may_fit(stored.value) for stored in held)
 
 
 def _succeeded_by(document: Document) -> str:
