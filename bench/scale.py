@@ -32,8 +32,8 @@ from bench.scale_load import (
 )
 from tests import etcd_server
 from tests.etcd_server import EtcdCluster
-from volagent.api.authority import Authority
 from volagent.aio.clock import SystemClock
+from volagent.api.authority import Authority
 
 AGENTS, QUICK_AGENTS, FEW_AGENTS = 1000, 100, 10
 PODS_EACH = 30

@@ -12,7 +12,6 @@ and `seen EVENTS BYTES` after `seen`.
 """
 
 import asyncio
-import asyncio.sslproto
 import contextlib
 import random
 import ssl
@@ -25,6 +24,7 @@ import msgspec
 from volagent.aio.clock import SystemClock
 from volagent.aio.tasks import Supervisor
 from volagent.api.remote import RemoteClient
+from volagent.api.tls import keep_connections_small
 from volagent.client.contract import (
     FENCINGS,
     LEASES,
@@ -43,6 +43,7 @@ from volagent.node.register import NodeExtras, NodeReporter
 from volagent.objects.fencing import PROVEN, Fencing
 from volagent.objects.pod import Pod
 from volagent.objects.storage import Node
+from volagent.observe.logs import configure_logs
 from volagent.settings import LeaseSettings
 
 LEASE: Final = LeaseSettings()
@@ -55,14 +56,14 @@ CONDITION: Final = {"type": "volagent.dev/VolumesReady", "status": "True"}
 OTHER_WATCHES: Final = (
     ("/api/v1/persistentvolumeclaims", ""), ("/api/v1/persistentvolumeclaims", ""),
     ("/api/v1/persistentvolumes", ""), ("/api/v1/persistentvolumes", ""),
-    ("/api/v1/pods", "spec.nodeName={node}"), ("/api/v1/nodes", ""),
+    ("/api/v1/pods", "spec.nodeName={node}"), ("/api/v1/nodes", "metadata.name={node}"),
     ("/apis/storage.k8s.io/v1/storageclasses", ""),
     ("/apis/snapshot.storage.k8s.io/v1/volumesnapshots", ""),
     ("/apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents", ""),
     ("/apis/snapshot.storage.k8s.io/v1/volumesnapshotclasses", ""),
     ("/apis/volagent.dev/v1/fencings", "spec.nodeName={node}"),
 )  # fmt: skip
-"""Beside those of the informers below: `node/world.py`, `client/shared.py`, `node/fence_word.py`."""
+"""Beside those of the informers below; see `node/world.py`, `client/shared.py`, `fence_word.py`."""
 ACTED_UPON: Final = 3
 
 
@@ -296,5 +297,6 @@ async def _run(directory: Path, url: str, first: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.sslproto.SSLProtocol.max_size = 16 * 1024  # type: ignore[attr-defined]  # many of them
+    configure_logs("warning", "json")
+    keep_connections_small()
     asyncio.run(_run(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))

@@ -74,10 +74,13 @@ def _declared() -> Iterator[tuple[str, Json]]:
     for number in range(2):
         name = f"pattern-{number}"
         spec = {"accessModes": ["ReadWriteOnce"], "storageClassName": ""}
-        yield f"{NAMESPACE}/persistentvolumeclaims", {
-            "metadata": {"name": name},
-            "spec": {**spec, "volumeName": name, "resources": {"requests": size}},
-        }
+        yield (
+            f"{NAMESPACE}/persistentvolumeclaims",
+            {
+                "metadata": {"name": name},
+                "spec": {**spec, "volumeName": name, "resources": {"requests": size}},
+            },
+        )
         reference = {"kind": "PersistentVolumeClaim", "namespace": "default", "name": name}
         yield "/api/v1/persistentvolumes", {
             "metadata": {"name": name},
@@ -88,10 +91,17 @@ def _declared() -> Iterator[tuple[str, Json]]:
             for number in range(2)]  # fmt: skip
     mounts = [{"name": f"v{number}", "mountPath": f"/v{number}"} for number in range(2)]
     container = {"name": "main", "image": "none", "volumeMounts": mounts}
-    yield f"{NAMESPACE}/pods", {
-        "metadata": {"name": "pattern", "annotations": {DISK: ""}, "labels": {"app": "pattern"}},
-        "spec": {"containers": [container], "volumes": uses},
-    }
+    yield (
+        f"{NAMESPACE}/pods",
+        {
+            "metadata": {
+                "name": "pattern",
+                "annotations": {DISK: ""},
+                "labels": {"app": "pattern"},
+            },
+            "spec": {"containers": [container], "volumes": uses},
+        },
+    )
 
 
 async def declare_pattern(server: Daemon) -> None:
@@ -171,9 +181,7 @@ def _make_volume(
     yield f"/persistentvolumes/{name}", msgspec.json.encode(volume)
 
 
-async def fill_store(
-    endpoints: Sequence[str], pattern: Pattern, agents: int, pods: int
-) -> None:
+async def fill_store(endpoints: Sequence[str], pattern: Pattern, agents: int, pods: int) -> None:
     """Write everything into an empty etcd."""
     client = EtcdClient(endpoints, None)
     try:
