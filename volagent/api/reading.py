@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 import msgspec
 
+from volagent.aio.slices import in_slices
 from volagent.api.codec import Codec
 from volagent.api.refusals import STORE_ERRORS, not_found, read_revision
 from volagent.api.resources import Traits
@@ -86,7 +87,7 @@ class Reader:
                 )
         if resource_version == "0":
             limit = 0  # as kube-apiserver does: any revision will do, so nobody pages
-        return self._take(found, revision, matcher, limit)
+        return await self._take(found, revision, matcher, limit)
 
     async def _page(self, prefix: str, page: _Page) -> tuple[_Found, int]:
         try:
@@ -100,18 +101,21 @@ class Reader:
                 "You must start a new list without the continue parameter."
             ) from error
 
-    def _take(self, found: _Found, revision: int, matcher: Matcher | None, limit: int) -> Listing:
+    async def _take(
+        self, found: _Found, revision: int, matcher: Matcher | None, limit: int
+    ) -> Listing:
         items: _Items = []
         last = ""
-        for index, stored in enumerate(found):
+        if matcher is not None:
+            for needle in matcher.needles:
+                found = [stored for stored in found if needle in stored.value]
+        async for index, stored in in_slices(enumerate(found)):
             if limit and len(items) == limit:
                 token = _write_token(_Page(revision, last))
                 remaining = len(found) - index if matcher is None else None
                 return Listing(items, str(revision), token, remaining)
-            last = stored.key
-            if matcher is not None and not matcher.may_fit(stored.value):
-                continue
             document = self._codec.decode(stored)
+            last = stored.key
             if matcher is None or matcher(document):
                 items.append(document)
         return Listing(items, str(revision))

@@ -71,8 +71,9 @@ async def _run(process: Process) -> None:
                 start_loop("certificate", serving.renew_certificate())
                 start_loop("copies", copies.run())
                 loops = {name: each.run for name, each in controllers.running.items()}
-                start_loop("leading", leading.run(start_loop, {"events": events.run, **loops}))
+                # Who reads everything first may stand still for longer than a leader is allowed to.
                 await copies.wait_synced()
+                start_loop("leading", leading.run(start_loop, {"events": events.run, **loops}))
                 await process.stay_ready(start_loop)
             finally:
                 await serving.server.close()
