@@ -49,7 +49,7 @@ from volagent.settings import LeaseSettings
 LEASE: Final = LeaseSettings()
 FENCING_S: Final = 0.1
 """What the storage takes to keep a node out."""
-STARTING_AT_ONCE: Final = 8
+STARTING_AT_ONCE: Final = 16
 DISK: Final = "volagent.dev/bench-disk"
 """Annotation of a pod: the unique name of its exclusive disk."""
 CONDITION: Final = {"type": "volagent.dev/VolumesReady", "status": "True"}
