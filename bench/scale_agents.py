@@ -146,8 +146,10 @@ class SimulatedAgent:
                 await informer.synced.wait()
             tasks.start_loop("reporter", reporter.run(tasks.start, NodeExtras()))
             version = await self._insist(self._read_version)
-            for path, selector in OTHER_WATCHES:
-                await self._watch(tasks, path, selector.format(node=self.name), version)
+            await asyncio.gather(*(
+                self._watch(tasks, path, selector.format(node=self.name), version)
+                for path, selector in OTHER_WATCHES
+            ))  # fmt: skip
             tasks.start_loop("lease", self._renew(lease))
             self.ready.set()
             await self.stopping.wait()
