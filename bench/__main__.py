@@ -12,13 +12,14 @@ from itertools import chain
 from pathlib import Path
 
 IN_NAMESPACE = "VOLAGENT_BENCH_NAMESPACE"
+PARTS = ("pods", "claims", "clusters", "servers", "moves", "scale")
 
 
 def main() -> int:
     """Enter a private mount namespace, measure, print."""
     parser = argparse.ArgumentParser(prog="bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer runs, for a first look")
-    parser.add_argument("--only", choices=("pods", "claims", "clusters", "servers", "moves"))
+    parser.add_argument("--only", choices=PARTS)
     parser.add_argument("--figures", type=Path, help="also write the lines to this file")
     parser.add_argument("--dir", default="/var/tmp", help="where the temporary directory is made")
     arguments = parser.parse_args()
@@ -33,6 +34,7 @@ def main() -> int:
     from bench.clusters import run_clusters
     from bench.figures import run_all
     from bench.moves import measure_moves
+    from bench.scale import run_scale
     from bench.servers import run_servers
 
     base = Path(tempfile.mkdtemp(prefix="volagent-bench-", dir=arguments.dir))
@@ -43,6 +45,7 @@ def main() -> int:
         "clusters": run_clusters(base / "clusters", quick=arguments.quick),
         "servers": run_servers(base / "servers", quick=arguments.quick),
         "moves": measure_moves(),
+        "scale": run_scale(base / "scale", quick=arguments.quick),
     }
     chosen = [parts[arguments.only]] if arguments.only else parts.values()
     for figure in chain.from_iterable(chosen):

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 import msgspec
 
+from volagent.aio.slices import in_slices
 from volagent.api.codec import Codec
 from volagent.api.refusals import STORE_ERRORS, not_found, read_revision
 from volagent.api.resources import Traits
@@ -86,7 +87,7 @@ class Reader:
                 )
         if resource_version == "0":
             limit = 0  # as kube-apiserver does: any revision will do, so nobody pages
-        return self._take(found, revision, matcher, limit)
+        return await self._take(found, revision, matcher, limit)
 
     async def _page(self, prefix: str, page: _Page) -> tuple[_Found, int]:
         try:
@@ -100,10 +101,15 @@ class Reader:
                 "You must start a new list without the continue parameter."
             ) from error
 
-    def _take(self, found: _Found, revision: int, matcher: Matcher | None, limit: int) -> Listing:
+    async def _take(
+        self, found: _Found, revision: int, matcher: Matcher | None, limit: int
+    ) -> Listing:
         items: _Items = []
         last = ""
-        for index, stored in enumerate(found):
+        if matcher is not None:
+            for needle in matcher.needles:
+                found = [stored for stored in found if needle in stored.value]
+        async for index, stored in in_slices(enumerate(found)):
             if limit and len(items) == limit:
                 token = _write_token(_Page(revision, last))
                 remaining = len(found) - index if matcher is None else None
@@ -139,7 +145,12 @@ class Reader:
                 elif matcher is None:
                     yield self._share(prefix, batch)
                 else:
-                    events = [event for change in batch for event in self._events(change, matcher)]
+                    events = [
+                        event
+                        for change in batch
+                        if _may_concern(change, matcher)
+                        for event in self._events(change, matcher)
+                    ]
                     if events:
                         yield events
 
@@ -190,6 +201,12 @@ class Reader:
         if matcher(document):
             return WatchEvent("MODIFIED" if fitted else "ADDED", document)
         return WatchEvent("DELETED", codec.departed(change, previous)) if fitted else None
+
+
+def _may_concern(change: Change, matcher: Matcher) -> bool:
+    """Whether one of the two versions can fit, without decoding them."""
+    held = (change.current, change.previous)
+    return any(stored is not None and matcher.may_fit(stored.value) for stored in held)
 
 
 def _succeeded_by(document: Document) -> str:

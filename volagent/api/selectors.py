@@ -6,8 +6,11 @@ for labels, `a=b,c!=d` with backslash escapes for fields. Malformed ones raise `
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from volagent.api.resources import Traits
 from volagent.client.contract import BadRequest, Selection
@@ -81,6 +84,18 @@ class Matcher:
 
     labels: tuple[Requirement, ...]
     fields: tuple[FieldTerm, ...]
+    needles: tuple[bytes, ...] = ()
+    """JSON that every object which fits has in it."""
+
+    def may_fit(self, stored: bytes) -> bool:
+        """Whether an object can fit, by its bytes as they are stored: cheap, and never wrongly no.
+
+        Most objects of a large cluster are another node's, and need not be decoded to tell.
+        """
+        for needle in self.needles:  # noqa: SIM110  # asked for each object of a kind
+            if needle not in stored:
+                return False
+        return True
 
     def __call__(self, document: Document) -> bool:
         """Whether an object fits."""
@@ -101,7 +116,17 @@ def compile_selection(traits: Traits, selection: Selection) -> Matcher | None:
         return None
     labels = parse_labels(selection.label_selector)
     fields = parse_fields(selection.field_selector, traits)
-    return Matcher(labels, fields) if labels or fields else None
+    if not labels and not fields:
+        return None
+    return Matcher(labels, fields, tuple(_find_needles(fields)))
+
+
+def _find_needles(fields: tuple[FieldTerm, ...]) -> Iterator[bytes]:
+    for term in fields:
+        # An empty value is also that of a missing field; true and false are no strings in JSON.
+        if term.equal and term.value not in ("", "true", "false"):
+            with suppress(UnicodeEncodeError):  # what is no text is found by looking
+                yield msgspec.json.encode(term.value)
 
 
 def parse_labels(text: str) -> tuple[Requirement, ...]:

@@ -38,7 +38,12 @@ from volagent.api.responses import json_response, status_response, text_response
 from volagent.api.reviews import AUTHENTICATION, AUTHORIZATION, Reviews
 from volagent.api.routes import Target, find_target, split_path
 from volagent.api.serving import ServedClient
-from volagent.api.tls import identify_certificate, load_certificate, make_server_context
+from volagent.api.tls import (
+    identify_certificate,
+    keep_connections_small,
+    load_certificate,
+    make_server_context,
+)
 from volagent.api.trashview import TrashView
 from volagent.api.verbs import APPLY_PATCH, MAY_NOT_CREATE, Verbs
 from volagent.api.watchstream import WatchStreams
@@ -149,6 +154,7 @@ class ApiServer:
 
         Raises `ListenError`, `TlsError`.
         """
+        keep_connections_small()
         context = make_server_context(certificate, key, client_ca)
         self._certificates.append((context, certificate, key))
         loop = asyncio.get_running_loop()

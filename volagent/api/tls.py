@@ -1,10 +1,19 @@
-"""TLS for `https://` listeners. Certificates are made elsewhere; here they are only loaded."""
+"""TLS for `https://` listeners. Certificates are made elsewhere; here they are only loaded.
 
+Most connections are watches that hardly say anything, a dozen for each agent: what one costs while
+it is silent decides how many agents a server can have.
+"""
+
+import asyncio.sslproto
 import ssl
 from collections.abc import Mapping
 from typing import Any
 
 from volagent.api.auth import User
+
+RECEIVE_BYTES = 8 * 1024
+"""Of a connection's buffer for what it receives; asyncio's own, 256 KiB, is filled with zeros at
+once, and so is memory from the first moment."""
 
 
 class TlsError(Exception):
@@ -28,6 +37,11 @@ def make_server_context(certificate: str, key: str, client_ca: str = "") -> ssl.
             raise TlsError(f"cannot load CA {client_ca}: {error}") from error
         context.verify_mode = ssl.CERT_OPTIONAL
     return context
+
+
+def keep_connections_small() -> None:
+    """Have every connection of this process receive in smaller pieces from now on."""
+    asyncio.sslproto.SSLProtocol.max_size = RECEIVE_BYTES
 
 
 def load_certificate(context: ssl.SSLContext, certificate: str, key: str) -> None:

@@ -21,6 +21,7 @@ from typing import Generic, TypeVar
 import msgspec
 
 from volagent.aio.backoff import BackOff
+from volagent.aio.slices import in_slices
 from volagent.client.contract import (
     ApiError,
     Client,
@@ -113,7 +114,7 @@ class Informer(Generic[T]):
                 self.synced.set()
             raise
         gone = set(self._versions)
-        for document in listing.items:
+        async for document in in_slices(listing.items):
             gone.discard(self._take(document))
         for key in gone:
             self._forget(key)

@@ -73,11 +73,15 @@ def _as(view: type[T]) -> Callable[[Document], T]:
 class SharedCopies:
     """What the controllers of one process know of the cluster."""
 
-    def __init__(self, client: Client, *, pods_of_node: str = "") -> None:
-        """`pods_of_node`: an agent may read the pods of its own node only."""
+    def __init__(self, client: Client, *, pods_of_node: str = "", only_node: str = "") -> None:
+        """`pods_of_node`: an agent may read the pods of its own node only. `only_node`: nobody
+        here asks for other Nodes; each change of one would be told to every agent."""
         self._client = client
         own = f"spec.nodeName={pods_of_node}" if pods_of_node else ""
-        self._selections = {PODS: Selection(field_selector=own)}
+        me = f"metadata.name={only_node}" if only_node else ""
+        self._selections = {
+            PODS: Selection(field_selector=own), NODES: Selection(field_selector=me),
+        }  # fmt: skip
         self._all: dict[Resource, Followed[Any]] = {}
         self.claims = self.follow(CLAIMS, PersistentVolumeClaim)
         self.volumes = self.follow(PERSISTENT_VOLUMES, PersistentVolume)

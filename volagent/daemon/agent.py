@@ -59,7 +59,9 @@ async def _run(process: Process) -> None:
             node = make_node_side(
                 settings, client, process.helpers, process.clock, tasks.start, by_name=True
             )
-            copies = SharedCopies(client, pods_of_node=settings.node_name)
+            # What is made on this VM is made for it; only a storage node knows the others.
+            only_node = settings.node_name if node.storage is None else ""
+            copies = SharedCopies(client, pods_of_node=settings.node_name, only_node=only_node)
             fence = make_fence(settings, client, node.agent, process.clock)
             serving = _make_serving(process, client, copies, node)
             process.listen_to_signals(serving.reload)

@@ -4,6 +4,8 @@ With SQLite it is the only server; over etcd there may be several, each of which
 one of which runs the controllers (`daemon/leading.py`).
 """
 
+import gc
+
 from volagent.aio.tasks import Supervisor
 from volagent.api.default_roles import ensure_default_roles
 from volagent.api.server import Beside
@@ -71,8 +73,11 @@ async def _run(process: Process) -> None:
                 start_loop("certificate", serving.renew_certificate())
                 start_loop("copies", copies.run())
                 loops = {name: each.run for name, each in controllers.running.items()}
-                start_loop("leading", leading.run(start_loop, {"events": events.run, **loops}))
+                # Who reads everything first may stand still for longer than a leader is allowed to.
                 await copies.wait_synced()
+                gc.collect()
+                gc.freeze()  # what was read stays: looking for garbage in it again takes seconds
+                start_loop("leading", leading.run(start_loop, {"events": events.run, **loops}))
                 await process.stay_ready(start_loop)
             finally:
                 await serving.server.close()

@@ -1,12 +1,15 @@
 """Label and field selectors."""
 
+import re
+
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from volagent.api.resources import traits_of
-from volagent.api.selectors import parse_fields, parse_labels
-from volagent.client.contract import EVENTS, PERSISTENT_VOLUMES, PODS, BadRequest
+from volagent.api.selectors import compile_selection, parse_fields, parse_labels
+from volagent.client.contract import EVENTS, PERSISTENT_VOLUMES, PODS, BadRequest, Selection
 
 PODS_TRAITS = traits_of(PODS)
 NAMES = st.sampled_from(["a", "b", "example.com/c"])
@@ -118,3 +121,33 @@ def test_field_selector_that_makes_no_sense_is_refused(selector):
 def test_cluster_scoped_objects_have_no_namespace_to_select():
     with pytest.raises(BadRequest):
         parse_fields("metadata.namespace=x", traits_of(PERSISTENT_VOLUMES))
+
+
+FIELD_VALUES = st.one_of(
+    st.sampled_from(["", "a", "true", "false", 'quo"te', "back\\slash", "é", "line\n"]),
+    st.text(max_size=5), st.booleans(), st.none(),
+)  # fmt: skip
+
+
+@given(FIELD_VALUES, st.one_of(st.sampled_from(["", "a", "true", 'quo"te', "é"]), st.text()))
+def test_object_that_fits_is_never_passed_over_by_its_bytes(held, asked):
+    escaped = re.sub(r"([\\,=])", r"\\\1", asked)
+    matcher = compile_selection(PODS_TRAITS, Selection(field_selector=f"spec.nodeName={escaped}"))
+    document = {"metadata": {"name": "a"}, "spec": {"nodeName": held}}
+
+    assert matcher is not None
+    if matcher(document):
+        assert matcher.may_fit(msgspec.json.encode(document))
+
+
+def test_object_of_another_node_is_passed_over_by_its_bytes():
+    matcher = compile_selection(PODS_TRAITS, Selection(field_selector="spec.nodeName=node-1"))
+
+    assert not matcher.may_fit(b'{"spec":{"nodeName":"node-10"}}')
+    assert matcher.may_fit(b'{"spec":{"nodeName":"node-1"}}')
+
+
+def test_object_is_not_judged_by_its_bytes_for_what_it_must_not_be():
+    matcher = compile_selection(PODS_TRAITS, Selection(field_selector="spec.nodeName!=node-1"))
+
+    assert matcher.may_fit(b'{"spec":{}}')

@@ -23,8 +23,9 @@ from volagent.api.listen import (
     parse_listener,
 )
 from volagent.api.server import ApiServer
-from volagent.api.tls import TlsError
+from volagent.api.tls import RECEIVE_BYTES, TlsError
 from volagent.client.contract import (
+    CONFIG_MAPS,
     NODES,
     PODS,
     SERVICE_ACCOUNTS,
@@ -239,6 +240,21 @@ async def test_certificate_is_an_identity_when_the_ca_signed_it(
             else:
                 with pytest.raises(Forbidden, match='User "mallory"'):
                     await client.list(PODS)
+
+
+async def test_connection_costs_little_while_it_is_silent(port: int, authority: Authority) -> None:
+    tls = make_client_context(authority.ca)
+    _, writer = await asyncio.open_connection("localhost", port, ssl=tls)
+    # Both ends are in this process; when asyncio names it otherwise, the memory is to be measured.
+    assert len(writer.transport._ssl_protocol._ssl_buffer) <= RECEIVE_BYTES  # type: ignore[attr-defined]
+    writer.close()
+
+
+async def test_large_body_arrives_whole_over_tls(port: int, authority: Authority) -> None:
+    data = {"k": "v" * 100 * RECEIVE_BYTES}
+    async with connect(port, authority, "admin-token") as client:
+        await client.create(CONFIG_MAPS, {"metadata": {"name": "large"}, "data": data}, "default")
+        assert (await client.get(CONFIG_MAPS, "large", "default"))["data"] == data
 
 
 async def test_server_is_not_trusted_when_its_ca_is_not(port: int) -> None:

@@ -58,6 +58,8 @@ class PodMover:
         self._finder = WantFinder(attachers, copies.claims.get, copies.volumes.get)
         self._told: dict[str, str] = {}
         """Uid → what the pod was told last."""
+        self._pods: dict[str, dict[Key, Pod]] = {}
+        """Node → its pods: a node is looked at often, and others may have thousands."""
         self._queue: KeyedQueue[str] | None = None
         lost.listeners.append(self._mark)
         copies.pods.listen(self._pod_changed)
@@ -78,13 +80,23 @@ class PodMover:
         if self._queue is not None:
             self._queue.mark(node)
 
-    def _pod_changed(self, _key: Key, old: Pod | None, new: Pod | None) -> None:
+    def _pod_changed(self, key: Key, old: Pod | None, new: Pod | None) -> None:
+        self._keep(key, old, new)
         if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
             self._told.pop(old.metadata.uid, None)
         name = new.spec.node_name if new is not None else ""
         node = self._copies.nodes.get("", name) if name else None
         if node is not None and is_lost(node):
             self._mark(name)
+
+    def _keep(self, key: Key, old: Pod | None, new: Pod | None) -> None:
+        if old is not None and old.spec.node_name in self._pods:
+            held = self._pods[old.spec.node_name]
+            held.pop(key, None)
+            if not held:
+                del self._pods[old.spec.node_name]
+        if new is not None and new.spec.node_name:
+            self._pods.setdefault(new.spec.node_name, {})[key] = new
 
     # -- work --------------------------------------------------------------------------------
 
@@ -100,7 +112,7 @@ class PodMover:
         disks = self._lost.world.stranded(node)
         free = {each.volume for each in disks if each.free}
         held = {each.volume for each in disks if not each.free}
-        for pod in [each for each in self._copies.pods.values() if each.spec.node_name == name]:
+        for pod in list(self._pods.get(name, {}).values()):
             wants = [want for want in self._finder.find(pod) if want.exclusive]
             if braked and not (wants and free.issuperset(want.volume for want in wants)):
                 again_s.append(BRAKE_AGAIN_S)
