@@ -361,11 +361,14 @@ class AttachController:
             self._told.pop(volume, None)
 
     def find_holder(self, pod: Pod, use: str) -> tuple[str, str]:
-        """Who keeps a disk that a pod waits for, and the disk's unique name; or "" and ""."""
+        """Who keeps a disk that a pod waits for, and the disk's unique name; or "" and "".
+
+        That may be the pod's own node, which is lost and has its permission no more.
+        """
         for want in self._finder.find(pod):
             if want.use == use:
                 for standing in self._world.standings(want.volume):
-                    if standing.node != want.node and standing.must_stay:
+                    if standing.must_stay:
                         return standing.node, want.volume
         return "", ""
 

@@ -70,7 +70,9 @@ class AttachmentView:
         for use, (reason, remedy) in self._controller.explain(pod):
             node, volume = self._controller.find_holder(pod, use) if reason else ("", "")
             why, helps = self._explain_lost(node, volume) if node else ("", "")
-            yield use, (f"{reason}; {why}" if why else reason, helps or remedy)
+            if why:
+                reason = why if node == pod.spec.node_name else f"{reason}; {why}"
+            yield use, (reason, helps or remedy)
 
     def _attach_steps(self, pod: Pod) -> Iterator[Document]:
         for volume, (reason, remedy) in self._explain(pod):
