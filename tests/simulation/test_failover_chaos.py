@@ -15,7 +15,8 @@ from volagent.client.contract import PODS
 
 SEEDS_PER_BATCH = 2
 BATCHES = 2
-SETTLED_S = 400.0
+SETTLED_S = 900.0
+"""A storage that refused waits for up to 300 s, on the way back and again on the way there."""
 """Beyond the longest pause of a storage that fails, and a round of methods that gave no proof."""
 ROUNDS = 12
 MISHAPS = ("cut", "power", "freeze", "storage away", "storage forgets", "many cut", "flap")

@@ -9,7 +9,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import Final
 
-from volagent.drivers.errors import Rejected, Transient, Uncertain
+from volagent.drivers.errors import Transient, Uncertain
 from volagent.host import clone
 from volagent.host.contract import Host
 from volagent.host.errors import HostError, TimedOut
@@ -73,7 +73,7 @@ class ImageCopies:
         if answer["shared"]:
             return True
         if device or in_use:
-            raise Rejected(
+            raise Transient(  # nobody tells when the pods are gone
                 f"{source} is in use, and its file system cannot share blocks (no reflink)",
                 remedy="delete the pods that use the volume first, or put the image directory on"
                 " xfs or btrfs",
