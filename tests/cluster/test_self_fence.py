@@ -143,6 +143,9 @@ def test_disk_is_given_up_in_order_when_only_the_server_is_silent(site, figure):
     site.machine.run(f"sleep {PROMISE_S}")
     assert site.boot() == boot
     site.server.start()
+    site.machine.run(  # its word of before is still there: the server was silent too
+        f"until grep -q ' {site.home} ' /proc/self/mountinfo; do sleep 0.1; done", timeout_s=90
+    )
     site.server.wait_ready(site.pod, within_s=90)
     assert site.machine.run(f"cat {site.home}/note {site.home}/dirty").out == "precious\ndirty\n"
 

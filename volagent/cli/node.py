@@ -88,7 +88,9 @@ def drain(api: Api, name: str, yes: bool, timeout_s: float) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask")
 @talks_to_daemon
 def confirm_off(api: Api, name: str, yes: bool) -> None:
-    """Say that a VM is off: its pods are forgotten, and its disks may go to other nodes.
+    """Say that a VM is off: its pods leave it, and its disks may go to other nodes.
+
+    Pods that a scheduler placed are declared again; others are forgotten.
 
     This is the proof that nothing else gives. A machine that is said to be off and writes on will
     destroy what is on its disks.
@@ -222,7 +224,7 @@ def _describe_loss_of(api: Api, name: str) -> Iterator[str]:
     pods, disks = _pods_on(api, name), _disks_on(api, name)
     yield f"node {name} has {len(pods)} pod(s) and {len(disks)} attached disk(s)"
     for pod in pods:
-        yield f"  {_full(pod)} will be forgotten"
+        yield f"  {_full(pod)} will leave it, declared again if a scheduler placed it"
     for disk in disks:
         yield f"  {disk} may go to another node"
 

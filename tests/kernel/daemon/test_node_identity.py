@@ -13,7 +13,7 @@ from tests.kernel.daemon.test_agent import (
     server,
     volagent,
 )
-from tests.kernel.daemon.test_node_verbs import THE_NODE, node, scratch
+from tests.kernel.daemon.test_node_verbs import THE_NODE, has_left, node, scratch
 
 __all__ = ["agent", "server"]  # fixtures
 
@@ -42,16 +42,15 @@ def test_machine_that_is_installed_anew_comes_back_under_its_name_after_retire(s
     assert "has joined from another machine" in refused.stderr
     until(lambda: ready_of(server) == "Unknown", told=server.read_log)
     assert node(server, "confirm-off", NODE, "--yes").returncode == 0
-    until(lambda: not server.exists(web), told=server.read_log)
+    until(lambda: has_left(server, web), told=server.read_log)
     assert node(server, "retire", NODE, "--accept-loss").returncode == 0
     assert not server.exists(THE_NODE)
 
     assert join(server, agent).returncode == 0
     agent.serve()
     until(lambda: ready_of(server) == "True", told=agent.read_log)
-    again = scratch("again")
-    server.declare_ready(again)
-    server.delete_gone(again)
+    server.wait_ready(web)
+    server.delete_gone(web)
 
 
 def test_machine_with_a_new_name_is_a_new_node_and_takes_the_old_ones_mounts_down(server, agent):
@@ -65,9 +64,9 @@ def test_machine_with_a_new_name_is_a_new_node_and_takes_the_old_ones_mounts_dow
     until(lambda: ready_of(server) == "Unknown", told=server.read_log)
     assert server.exists(web)  # nobody said that the old node is gone
     assert node(server, "confirm-off", NODE, "--yes").returncode == 0
-    until(lambda: not server.exists(web), told=server.read_log)
+    until(lambda: has_left(server, web), told=server.read_log)
     assert node(server, "retire", NODE, "--accept-loss").returncode == 0
-    server.declare_ready(web)
+    server.wait_ready(web)
     assert server.get(web)["spec"]["nodeName"] == "renamed"
     assert "renamed" in volagent("get", "nodes", "--run-dir", server.run).stdout
     server.delete_gone(web)

@@ -34,6 +34,11 @@ def with_claim(name: str) -> Json:
     return pod(name, [claim_volume("data", "data")])
 
 
+def has_left(server: Daemon, pod: Json) -> bool:
+    """Whether a pod is declared again, and not on the node that it was on."""
+    return server.get(pod)["spec"].get("nodeName") != NODE
+
+
 def test_cordoned_node_gets_no_pods_and_a_drained_one_has_none(server, agent):
     first, second = scratch("first"), scratch("second")
     server.declare_ready(first)
@@ -69,7 +74,7 @@ def test_node_whose_agent_is_heard_of_is_not_off(server, agent):
     assert "is not off: its agent was heard of" in done.stderr
 
 
-def test_pods_of_a_node_that_is_off_are_forgotten_until_it_boots_anew(server, agent):
+def test_pods_of_a_node_that_is_off_leave_it_until_it_boots_anew(server, agent):
     web = scratch("web")
     server.declare_ready(web)
     agent.kill()
@@ -77,8 +82,8 @@ def test_pods_of_a_node_that_is_off_are_forgotten_until_it_boots_anew(server, ag
     assert server.exists(web)
     done = node(server, "confirm-off", NODE, "--yes")
     assert done.returncode == 0, done.stderr
-    assert "pod default/web will be forgotten" in done.stderr
-    until(lambda: not server.exists(web), told=server.read_log)
+    assert "pod default/web will leave it" in done.stderr
+    until(lambda: has_left(server, web), told=server.read_log)
     agent.serve()
     # The same boot: it was never off, and that is told.
     server.wait_event(THE_NODE, "NodeWasNotOff", "Reboot it")
@@ -94,7 +99,8 @@ def test_retired_node_takes_its_own_volumes_along_when_their_loss_is_accepted(se
     agent.kill()
     until(lambda: ready_of(server) == "Unknown", told=server.read_log)
     assert node(server, "confirm-off", NODE, "--yes").returncode == 0
-    until(lambda: not server.exists(web), told=server.read_log)
+    until(lambda: has_left(server, web), told=server.read_log)
+    server.delete_gone(web)
     asked = node(server, "retire", NODE)
     assert asked.returncode != 0
     assert "of default/data is on vm1 only" in asked.stderr
