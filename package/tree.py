@@ -77,7 +77,7 @@ def _put_documents(root: Path, project: Path, closure: list[Distribution], epoch
     for source in sorted((project / "config/examples").glob("*.yaml")):
         _copy(source, doc / "examples" / source.name)
     for source in sorted((project / "config/fence.d").glob("*.example")):
-        _copy(source, doc / "examples/fence.d" / source.name, mode=0o755)
+        _copy(source, doc / "examples/fence.d" / source.name)
     _write(doc / "copyright", _copyright(closure))
     _compress(doc / "changelog.gz", (project / "package/debian/changelog").read_text())
     date = time.strftime("%Y-%m-%d", time.gmtime(epoch))

@@ -21,8 +21,8 @@ NEXT = "99.0.0"
 _EDITS = (
     ("__init__.py", f'"{volagent.__version__}"', f'"{NEXT}"'),
     # The agent: its Node, CSINode, Lease, pods, records, and what it remembers.
-    ("node/register.py", '"bootID": read_boot_id(),',
-     '"bootID": read_boot_id(), "nextInfo": {"colour": "blue"},'),
+    ("node/register.py", '"bootID": boot_id,',
+     '"bootID": boot_id, "nextInfo": {"colour": "blue"},'),
     ("node/register.py", '"addresses": [', '"nextStatus": ["new"], "addresses": ['),
     ("node/register.py", '"name": driver, "nodeID": node,',
      '"name": driver, "nextField": 7, "nodeID": node,'),
