@@ -133,7 +133,7 @@ def test_frozen_machine_does_nothing_and_its_clock_goes_on(machines):
     one.freeze()
     time.sleep(3.0)
     one.thaw()
-    one.run("before=$(wc -l </run/ticks); until [ $(wc -l </run/ticks) -gt $before ]; do sleep 0.1; done")
+    one.run("n=$(wc -l </run/ticks); until [ $(wc -l </run/ticks) -gt $n ]; do sleep 0.1; done")
     ticks = [int(each) for each in one.run("kill $(cat /run/ticker); cat /run/ticks").out.split()]
     assert max(b - a for a, b in itertools.pairwise(ticks)) > 2e9
 

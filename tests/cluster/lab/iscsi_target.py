@@ -68,6 +68,7 @@ class IscsiTarget:
         self._disks = f"{_DISKS}/{iqn.rpartition(':')[2]}"
         self._mount = (_ON_DISK if disk else _IN_MEMORY).format(disk=disk, disks=self._disks)
         self._made: dict[str, int] = {}
+        self._numbers: dict[str, int] = {}
         self._shown: dict[int, str] = {}
         self._unreserved: set[str] = set()
         self.iqn = iqn
@@ -100,7 +101,7 @@ class IscsiTarget:
     def make_disk(self, name: str, size_mib: int) -> None:
         """A blank disk that no LUN shows yet."""
         self._made[name] = size_mib
-        number = list(self._made).index(name) + 1
+        number = self._numbers.setdefault(name, len(self._numbers) + 1)
         script = _MAKE_DISK + _RESTORE
         self.machine.run(
             script.format(
@@ -110,6 +111,14 @@ class IscsiTarget:
         )  # fmt: skip
         if name in self._unreserved:
             self.machine.run(f"echo 0 >{self._core}/{name}/attrib/emulate_pr")
+
+    def remove_disk(self, name: str) -> None:
+        """Lose a disk that no LUN shows any more, and its room; its serial number stays taken."""
+        del self._made[name]
+        self.machine.run(
+            f"disk=$(losetup -n -O NAME -j {self.file(name)})\n"
+            f"rmdir {self._core}/{name}; losetup -d $disk; rm {self.file(name)}"
+        )
 
     def forbid_reservations(self, name: str) -> None:
         """The disk of this name, which is made after, knows no persistent reservations."""
