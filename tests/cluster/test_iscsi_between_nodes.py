@@ -307,6 +307,7 @@ def test_network_that_is_cut_for_a_while_changes_nothing(site, luns):
     pod = declare_volume(site, luns, "patient")
     site.server.declare_ready(on(pod, one), within_s=MOVE_S)
     before = one.mounts()
+    home = home_of(one, pod, "patient")
     one.machine.partition()
     second = named(pod, "second")
     site.server.declare(on(second, two))
@@ -316,7 +317,7 @@ def test_network_that_is_cut_for_a_while_changes_nothing(site, luns):
         assert holders(site) == ["node01"]
     finally:
         one.machine.heal()
-    one.machine.run(f"echo later >{home_of(one, pod, 'patient')}/note; sync")
+    one.machine.run(f"echo later >{home}/note; sync")
     assert one.mounts() == before
     assert two.mounts() == []
     assert holders(site) == ["node01"]

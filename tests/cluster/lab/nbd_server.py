@@ -67,9 +67,10 @@ class NbdServer:
         """Make an export larger; connections that exist keep the size that they were told."""
         self.machine.run(f"truncate -s {size_mib}M {_DATA}/{name}")
 
-    def count_clients(self) -> int:
-        """How many connections it serves: a process each, below the one that listens."""
-        return int(self.machine.run("pgrep -x nbd-server | wc -l").out) - 1
+    def clients(self) -> list[str]:
+        """The addresses of the machines that are connected, one for each connection."""
+        script = f"ss -Htn state established sport = :{PORT} | awk '{{print $NF}}'"
+        return sorted(peer.rpartition(":")[0] for peer in self.machine.run(script).out.split())
 
     def checksum(self, name: str) -> str:
         """Of an export, as the server sees it."""
