@@ -152,6 +152,34 @@ def test_fence_that_is_interrupted_is_done_again(site, interruption, seed, figur
     site.finish(pod, there)
 
 
+@long
+@group("thaws")
+@pytest.mark.parametrize("seed", SEEDS)
+def test_node_that_thaws_as_its_disks_are_taken_keeps_them_or_loses_them(site, seed, figure):
+    """Before, while, or after they are proved free: there is one writer in any case."""
+    moment = random.Random(seed)
+    pod = site.declare()
+    node = site.node_of(pod)
+    site.start_writers(pod, node)
+    FROZEN.begin(site, node)
+    site.await_fencing()
+    time.sleep(moment.uniform(0.0, 2.0))
+    FROZEN.end(site, node)
+    began = time.monotonic()
+    there = site.await_settled(pod, node)
+    outcome = "keeps them" if there is node else "has lost them"
+    figure(f"thawed as its disks are taken, {outcome}", (time.monotonic() - began) * 1000)
+    if there is node:
+        site.kill_writers(node)
+        site.server.wait_ready(pod, within_s=MOVE_S)
+        site.start_writers(pod, node)
+    else:
+        site.start_writers(pod, there)
+        site.await_return(node)
+        site.await_progress(there)
+    site.finish(pod, there)
+
+
 @group("storage")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_moves_when_only_the_storage_is_away(site, seed):

@@ -138,7 +138,8 @@ class Site:
             f"setsid {writer} $(readlink -f {raw}) {name}.raw >/run/writer-raw.log 2>&1 &\n"
             f"setsid {writer} {file} {name}.file >/run/writer-file.log 2>&1 &\n"
         )
-        self.writers.append(name)
+        if name not in self.writers:
+            self.writers.append(name)
         self.await_progress(node)
 
     def await_progress(self, node: Agent) -> None:
@@ -172,19 +173,40 @@ class Site:
                 raise AssertionError(f"not moved:\n{explained}\n{fencings}\n{self.server.log()}")
             time.sleep(0.2)
 
-    def await_return(self, node: Agent) -> None:
-        """Until a node is in service again, and has nothing left of what was taken from it.
+    def await_settled(self, pod: Json, node: Agent) -> Agent:
+        """Who has the pod's volumes, when it may be this node or, if proof came first, the other.
 
-        Its writers go on for a while, then they are ended, as a runtime ends containers.
+        On the other they are for good; on this one when nobody asks for a proof any more.
         """
-        time.sleep(LINGERS_S)
-        node.machine.run("pkill -KILL -x writer || true")
+        ends_s = time.monotonic() + MOVE_S
+        while True:
+            ready, there = self.server.is_ready(pod), self.node_of_soon(pod)
+            if ready and there is not node:
+                return there
+            if (
+                ready
+                and self.is_in_service(node)
+                and self.server.call("GET", FENCINGS)["items"] == []
+            ):
+                return node
+            assert time.monotonic() < ends_s, (there.name, self.server.log())
+            time.sleep(0.1)
+
+    def is_in_service(self, node: Agent) -> bool:
+        found = self.server.call("GET", f"/api/v1/nodes/{node.name}")
+        return ("Ready", "True") in [
+            (c["type"], c["status"]) for c in found["status"]["conditions"]
+        ]
+
+    def await_return(self, node: Agent) -> None:
+        """Until a node is in service again, and has nothing left of what was taken from it."""
+        self.kill_writers(node)
         ends_s = time.monotonic() + RETURN_S
         while True:
+            ready = self.is_in_service(node)
             found = self.server.call("GET", f"/api/v1/nodes/{node.name}")
-            ready = [c["status"] for c in found["status"]["conditions"] if c["type"] == "Ready"]
             clean = not node.mounts() and not IscsiInitiator(node.machine).sessions()
-            if ready == ["True"] and clean and not found["status"].get("volumesInUse"):
+            if ready and clean and not found["status"].get("volumesInUse"):
                 return
             assert time.monotonic() < ends_s, (found["status"], node.mounts(), node.log())
             time.sleep(0.3)
@@ -194,6 +216,11 @@ class Site:
         self.end_writers(node)
         self.server.delete_gone(pod, within_s=90.0)
         self.judge()
+
+    def kill_writers(self, node: Agent) -> None:
+        """After they have gone on for a while, as a runtime ends containers."""
+        time.sleep(LINGERS_S)
+        node.machine.run("pkill -KILL -x writer || true")
 
     def end_writers(self, node: Agent) -> None:
         node.machine.run("pkill -x writer; while pgrep -x writer >/dev/null; do sleep 0.05; done")

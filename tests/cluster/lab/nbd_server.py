@@ -70,7 +70,8 @@ class NbdServer:
     def clients(self) -> list[str]:
         """The addresses of the machines that are connected, one for each connection."""
         script = f"ss -Htn state established sport = :{PORT} | awk '{{print $NF}}'"
-        return sorted(peer.rpartition(":")[0] for peer in self.machine.run(script).out.split())
+        peers = [peer.rpartition(":")[0] for peer in self.machine.run(script).out.split()]
+        return sorted(peer.strip("[]").removeprefix("::ffff:") for peer in peers)
 
     def checksum(self, name: str) -> str:
         """Of an export, as the server sees it."""
