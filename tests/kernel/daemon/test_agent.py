@@ -18,7 +18,8 @@ SECRET: Json = {
     "kind": "Secret", "apiVersion": "v1", "metadata": {"name": "s"}, "data": {"k": "dg=="},
 }  # fmt: skip
 OTHER: Json = {**SECRET, "metadata": {"name": "other"}}
-LEASES = "\n[lease]\nperiod_s = 0.2\ntimeout_s = 1.0\n"
+LEASES = "\n[lease]\nperiod_s = 0.2\ntimeout_s = 1.0\n\n[failover]\nunsteady_losses = 1000\n"
+"""Short, so a busy machine loses nodes that are only slow: none is kept from pods for that."""
 
 
 class Server(Daemon):
