@@ -150,7 +150,10 @@ class Site:
             for now, then in zip(self.count_acknowledged(node), before, strict=True)
         ):
             said = node.machine.run("tail /run/writer-*.log", check=False).out
-            assert time.monotonic() < ends_s, (node.name, said)
+            assert time.monotonic() < ends_s, (
+                f"{node.name}: {said}\n{self.console(node)[-2000:]}\n--- node\n{node.log()}\n"
+                f"--- server\n{self.server.log()}"
+            )
             time.sleep(0.1)
 
     def count_acknowledged(self, node: Agent) -> tuple[int, int]:
@@ -176,10 +179,13 @@ class Site:
     def await_settled(self, pod: Json, node: Agent) -> Agent:
         """Who has the pod's volumes, when it may be this node or, if proof came first, the other.
 
-        On the other they are for good; on this one when nobody asks for a proof any more.
+        On the other they are for good; on this one when nobody asks for a proof any more. Its
+        writers are ended after a while: it may have lost one disk of two.
         """
-        ends_s = time.monotonic() + MOVE_S
+        began_s = time.monotonic()
         while True:
+            if time.monotonic() > began_s + LINGERS_S:
+                node.machine.run("pkill -KILL -x writer || true")
             ready, there = self.server.is_ready(pod), self.node_of_soon(pod)
             if ready and there is not node:
                 return there
@@ -189,7 +195,7 @@ class Site:
                 and self.server.call("GET", FENCINGS)["items"] == []
             ):
                 return node
-            assert time.monotonic() < ends_s, (there.name, self.server.log())
+            assert time.monotonic() < began_s + MOVE_S, (there.name, self.server.log())
             time.sleep(0.1)
 
     def is_in_service(self, node: Agent) -> bool:
