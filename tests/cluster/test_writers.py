@@ -3,7 +3,8 @@
 The writers are not stopped by anybody here: what keeps a lost node from writing has to be the
 storage, or that node's end.
 
-A seed moves the moment of the failure. `VOLAGENT_TORTURE_SEEDS=20` runs every failure so often.
+A seed moves the moment of the failure. `VOLAGENT_TORTURE_SEEDS=20` runs every failure so often,
+`VOLAGENT_TORTURE_SEEDS=5:10` with the seeds 5 to 9.
 """
 
 import os
@@ -34,11 +35,11 @@ from tests.cluster.writer_site import FENCINGS, MOVE_S, STAYS_S, Site, build_sit
 
 pytestmark = pytest.mark.only_on("uml", reason="the consoles of the machines are read as they run")
 
-SEEDS = range(int(os.environ.get("VOLAGENT_TORTURE_SEEDS", "1")))
-LONG = len(SEEDS) > 1
+ASKED = os.environ.get("VOLAGENT_TORTURE_SEEDS", "")
+SEEDS = range(*map(int, ASKED.split(":"))) if ASKED else range(1)
+LONG = bool(ASKED)
 """`make test` has time for some of the failures."""
-group = pytest.mark.xdist_group
-long = pytest.mark.skipif(not LONG, reason="takes an hour or more: `make torture`")
+long = pytest.mark.skipif(not LONG, reason="takes hours: `make torture`")
 
 
 @pytest.fixture(scope="module")
@@ -54,16 +55,13 @@ def site(whole_site: Site) -> Iterator[Site]:
 
 
 SHORT = (POWER, FROZEN, SERVER)
-LOSSES = (POWER, NETWORK, SERVER, FROZEN, FROZEN_LONG, KILLED, STOPPED, WITH_SERVER)
+LOSSES = (POWER, NETWORK, SERVER, FROZEN_LONG, KILLED, STOPPED, WITH_SERVER)
 INTERRUPTIONS = (EXECUTOR_KILLED, EXECUTOR_OFF, SERVER_KILLED)
 
 
 def each_of(argument: str, failures: Iterable[Failure]) -> pytest.MarkDecorator:
-    """Run a test with every failure; `--dist loadgroup` gives each of them to one cluster."""
-    return pytest.mark.parametrize(
-        argument,
-        [pytest.param(each, id=each.name, marks=group(each.name)) for each in failures],
-    )
+    """Run a test with every failure."""
+    return pytest.mark.parametrize(argument, failures, ids=lambda each: each.name)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -85,7 +83,6 @@ def test_disks_of_a_lost_node_move_with_one_writer_at_every_moment(site, failure
     site.finish(pod, there)
 
 
-@group("takes")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_node_that_dies_while_it_takes_the_disks_loses_them(site, seed):
     """At any moment of attaching, formatting, mounting, and of the storage's registrations."""
@@ -104,7 +101,6 @@ def test_node_that_dies_while_it_takes_the_disks_loses_them(site, seed):
 
 
 @long
-@group("gives")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_node_that_dies_while_it_gives_the_disks_up_leaves_them_whole(site, seed):
     """At any moment of unmounting, logging out, and of the array's taking back."""
@@ -153,7 +149,6 @@ def test_fence_that_is_interrupted_is_done_again(site, interruption, seed, figur
 
 
 @long
-@group("thaws")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_node_that_thaws_as_its_disks_are_taken_keeps_them_or_loses_them(site, seed, figure):
     """Before, while, or after they are proved free: there is one writer in any case."""
@@ -180,7 +175,6 @@ def test_node_that_thaws_as_its_disks_are_taken_keeps_them_or_loses_them(site, s
     site.finish(pod, there)
 
 
-@group("storage")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_moves_when_only_the_storage_is_away(site, seed):
     pod = site.declare()
@@ -198,7 +192,6 @@ def test_nothing_moves_when_only_the_storage_is_away(site, seed):
     site.finish(pod, node)
 
 
-@group("no proof")
 @pytest.mark.parametrize("seed", SEEDS)
 def test_disk_that_nobody_can_prove_free_stays_and_says_so(site, seed):
     pod = site.declare(reserved=False)

@@ -29,6 +29,8 @@ class FakeInitiator:
     swapped: set[int] = field(default_factory=set)
     fenced: set[int] = field(default_factory=set)
     """Disks whose storage does not know this node any more."""
+    forgives: bool = False
+    """Whether who attaches such a disk anew is let in."""
     wishes: list[LunWish] = field(default_factory=list)
     anticipated: list[LunWish] = field(default_factory=list)
     offline: set[tuple[str, int]] = field(default_factory=set)
@@ -59,6 +61,8 @@ class FakeInitiator:
         except Absent as error:
             raise LunMissing("scan", f"LUN {wish.lun}", 0, "the target shows none") from error
         self.attached[wish.iqn, wish.lun] = device
+        if self.forgives:
+            self.fenced.discard(wish.lun)
         if wish.lun in self.fenced:
             raise Fenced("reservation", f"naa.{wish.lun}", 0, "the key is gone")
         claim = (wish.claim.key, wish.claim.guard) if wish.claim is not None else (0, 0)
@@ -70,6 +74,9 @@ class FakeInitiator:
             raise LunChanged("check", handle.wwid, 0, "now another disk answers")
         if handle.lun in self.fenced:
             raise Fenced("reservation", handle.wwid, 0, "the key is gone")
+
+    async def is_fenced(self, handle: LunHandle) -> bool:
+        return handle.lun in self.fenced
 
     async def rescan(self, handle: LunHandle) -> FoundLun:
         await self.check(handle)
@@ -93,9 +100,9 @@ class FakeInitiator:
             self.written_out.append(key)
         await self.host.devices.detach_loop(device)
         self.offline.discard(key)
+        gone = self.attached.pop((handle.iqn, handle.lun), None) is not None
         if handle.lun in self.fenced:
             return (f"{device.path} taken away unwritten",)
-        gone = self.attached.pop((handle.iqn, handle.lun), None) is not None
         return (f"{device.path} taken away",) if gone else ()
 
     async def drop_if_fenced(self, number: str) -> bool:

@@ -30,6 +30,7 @@ from volagent.node.fence_keeper import FenceKeeper
 from volagent.node.fence_keeper import Machine as WholeMachine
 from volagent.node.fence_memory import FenceMemory
 from volagent.node.fence_word import FenceWord
+from volagent.node.kept_out import KeptOutWatch
 from volagent.node.lease import LeaseKeeper
 from volagent.node.register import read_boot_id
 from volagent.node.surrender import Surrender
@@ -136,7 +137,7 @@ class Patient(Machine):
 
     starts_containers = True
 
-    def __init__(self, directory, *, fences_itself=True, ends_s=1.0, **more):
+    def __init__(self, directory, *, fences_itself=True, ends_s=1.0, reserves=False, **more):
         super().__init__(directory, **more)
         self.rules = FenceRules(
             fences_itself, period_s=3.0, lease_s=10.0, give_up_s=10.0, reset_after_s=20
@@ -148,6 +149,8 @@ class Patient(Machine):
         self.luns: dict = {}
         self.offline: set = set()
         self.written_out: list = []
+        self.reserves = reserves
+        self.fenced: set = set()
         self.containers = Containers(self.clock, ends_s)
         self.uids = itertools.count(1)
         self._agent_task = None
@@ -155,8 +158,9 @@ class Patient(Machine):
 
     def make_initiator(self, host):
         return FakeInitiator(
-            host, attached=self.luns, offline=self.offline, written_out=self.written_out
-        )
+            host, attached=self.luns, offline=self.offline, written_out=self.written_out,
+            reserves=self.reserves, fenced=self.fenced, forgives=True,
+        )  # fmt: skip
 
     def make_runner(self):
         return self.containers
@@ -205,6 +209,8 @@ class Patient(Machine):
                 tasks.start_loop("lease", lease.run())
                 tasks.start_loop("fence", self.keeper.run())
                 tasks.start_loop("fencings", word.follow())
+                kept_out = KeptOutWatch(agent, Surrender(agent), tasks.start)
+                tasks.start_loop("kept out", kept_out.run())
                 tasks.start("register", self._register(agent))
                 await ends.wait()
                 if orderly:

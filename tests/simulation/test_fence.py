@@ -12,7 +12,7 @@ import pytest
 
 from tests.simulation.fencing import VOLUME, Patient
 from tests.simulation.virtual_time import run_virtually
-from volagent.client.contract import FENCINGS
+from volagent.client.contract import EVENTS, FENCINGS, Selection
 from volagent.objects.fencing import fencing_name
 
 PROMISE_S = 24
@@ -283,6 +283,24 @@ async def test_disk_is_given_up_when_the_machine_slept_longer_than_its_lease(tmp
         await patient.wait_for(lambda: not patient.has_disk, timeout_s=8)
         await patient.wait_for(lambda: patient.has_disk)
         assert patient.resets == 0
+
+
+@story
+async def test_disk_that_its_storage_refuses_is_given_up_unwritten_and_attached_anew(tmp_path):
+    """A fence that was called off had removed the key already, or the storage has forgotten it."""
+    patient = Patient(tmp_path, fences_itself=False, reserves=True)
+    async with patient.alive():
+        await started(patient)
+        written = list(patient.written_out)
+        patient.fenced.add(1)
+        await patient.wait_for(lambda: not patient.containers.running, timeout_s=20)
+        await patient.wait_for(lambda: patient.has_disk and patient.containers.running)
+        assert patient.fenced == set()
+        assert patient.written_out == written
+        assert patient.resets == 0
+        await asyncio.sleep(5)  # events are written behind
+        events = (await patient.client.list(EVENTS, Selection(namespace="default"))).items
+        assert {"VolumeFenced", "DiskLost", "DisksPermitted"} <= {e["reason"] for e in events}
 
 
 @pytest.mark.parametrize("fences_itself", [False, True])

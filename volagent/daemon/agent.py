@@ -62,7 +62,7 @@ async def _run(process: Process) -> None:
             # What is made on this VM is made for it; only a storage node knows the others.
             only_node = settings.node_name if node.storage is None else ""
             copies = SharedCopies(client, pods_of_node=settings.node_name, only_node=only_node)
-            fence = make_fence(settings, client, node.agent, process.clock)
+            fence = make_fence(settings, client, node.agent, process.clock, tasks.start)
             serving = _make_serving(process, client, copies, node)
             process.listen_to_signals(serving.reload)
             renewal = renew_certificate(

@@ -7,6 +7,7 @@ from typing import Any
 
 from volagent.aio.clock import Clock
 from volagent.client.contract import Client
+from volagent.client.fencings import Start
 from volagent.host.thaw import ThawingClock
 from volagent.host.watchdog import RealWatchdog, reset_now
 from volagent.node.agent import NodeAgent
@@ -14,6 +15,7 @@ from volagent.node.fence import FenceRules
 from volagent.node.fence_keeper import FenceKeeper, Machine
 from volagent.node.fence_memory import FenceMemory
 from volagent.node.fence_word import FenceWord
+from volagent.node.kept_out import KeptOutWatch
 from volagent.node.lease import LeaseKeeper
 from volagent.node.register import read_boot_id
 from volagent.node.surrender import Surrender
@@ -27,11 +29,13 @@ class Fence:
     lease: LeaseKeeper
     keeper: FenceKeeper
     word: FenceWord
+    kept_out: KeptOutWatch
 
     def loops(self) -> dict[str, Coroutine[Any, Any, None]]:
         """What runs for the agent's life; after the agent's records are open."""
         return {
             "lease": self.lease.run(), "fence": self.keeper.run(), "fencings": self.word.follow(),
+            "kept out": self.kept_out.run(),
         }  # fmt: skip
 
     async def leave(self) -> None:
@@ -39,7 +43,9 @@ class Fence:
         await self.keeper.leave()
 
 
-def make_fence(settings: Settings, client: Client, agent: NodeAgent, clock: Clock) -> Fence:
+def make_fence(
+    settings: Settings, client: Client, agent: NodeAgent, clock: Clock, start: Start
+) -> Fence:
     """The fence of this machine, which the agent's gate asks from now on."""
     fence, lease, name = settings.fence, settings.lease, settings.node_name
     rules = FenceRules(
@@ -52,10 +58,11 @@ def make_fence(settings: Settings, client: Client, agent: NodeAgent, clock: Cloc
     boot_id = read_boot_id()
     if rules.fences_itself:
         clock = ThawingClock(clock)
+    surrender = Surrender(agent)
     word = FenceWord(client, name, agent.gate, agent.node, agent.mark_volumes)
     keeper = FenceKeeper(
         rules,
-        body=Surrender(agent),
+        body=surrender,
         word=word,
         machine=Machine(RealWatchdog(fence.watchdog), reset_now, boot_id),
         memory=FenceMemory(f"{settings.run_dir}/fence", boot_id),
@@ -66,4 +73,4 @@ def make_fence(settings: Settings, client: Client, agent: NodeAgent, clock: Cloc
         client, name, clock,
         period_s=lease.period_s, timeout_s=lease.timeout_s, on_renewed=keeper.renewed,
     )  # fmt: skip
-    return Fence(leases, keeper, word)
+    return Fence(leases, keeper, word, KeptOutWatch(agent, surrender, start))

@@ -250,6 +250,14 @@ class Discards(Protocol):
 
 
 @runtime_checkable
+class TellsIfFenced(Protocol):
+    """Has disks whose storage says whether this node may still write to them."""
+
+    async def is_fenced(self, device: HeldDevice) -> bool:
+        """Whether it was kept out of a disk that it has; False while the storage does not say."""
+
+
+@runtime_checkable
 class Networked(Protocol):
     """Has disks that several nodes can reach.
 

@@ -1,10 +1,10 @@
 """Giving disks up while their pods stay declared, and having the pods back afterwards.
 
 Two reasons: this node's lease is over (`fence_keeper.py`), so others may be given its exclusive
-disks soon; or it was fenced off a disk (`Fencing`), which is another's already. In both the pods'
-containers are stopped (quickly, or at once), then what is mounted of these disks is taken down and
-they are given back; written out in the first case, unwritten in the second (`discard.py`). All else
-that a pod has stays: files, local volumes, secrets. Nothing here waits for a server.
+disks soon; or it was fenced off a disk, which a proven `Fencing` says or its storage does. In both
+the pods' containers are stopped (quickly, or at once), then what is mounted of these disks is taken
+down and they are given back; written out in the first case, unwritten in the second (`discard.py`).
+All else that a pod has stays: files, local volumes, secrets. Nothing here waits for a server.
 """
 
 from collections.abc import Collection
@@ -17,7 +17,7 @@ from volagent.drivers.contract import VolumeKey
 from volagent.node.attachment import is_held, name_of
 from volagent.node.pods import Hold, PodEntry
 from volagent.node.records import Held, VolumeRecord
-from volagent.objects.fencing import Fencing
+from volagent.objects.fencing import STORAGE, Fencing
 from volagent.objects.meta import PodUid
 from volagent.objects.pod import Pod
 from volagent.observe.logs import get_logger
@@ -61,11 +61,26 @@ class Surrender:
                 continue
             lost.add(record.key)
             if fencing is not None and not record.lost:
-                self._lose(record, fencing)
+                method, evidence = fencing.spec.method, fencing.status.message
+                text = f"taken from this node while it was silent, by {method}: {evidence}"
+                self._lose(record, method, text)
+        self._take_lost(lost)
+
+    def discard_kept_out(self, record: VolumeRecord) -> None:
+        """Give up what its storage refuses this node, though no proven Fencing says so.
+
+        A fence that was called off after its first step leaves that, and a storage that forgets.
+        The disk may be attached anew afterwards, if the cluster still permits it.
+        """
+        text = "refused by its storage, which does not know this node's key any more"
+        self._lose(record, STORAGE, text)
+        self._take_lost({record.key})
+
+    def _take_lost(self, keys: set[VolumeKey]) -> None:
         self._take_from_pods(
-            lost, 0.0, "DiskLost",
-            "a disk of it is another node's: its containers are killed, and what was not written"
-            " out is lost",
+            keys, 0.0, "DiskLost",
+            "a disk of it takes no more writes of this node: its containers are killed, and what"
+            " was not written out is lost",
         )  # fmt: skip
 
     def bring_back(self) -> None:
@@ -85,14 +100,13 @@ class Surrender:
         agent.resolve(entry.pod)
         agent.pod_queue.mark(uid)
 
-    def _lose(self, record: VolumeRecord, fencing: Fencing) -> None:
-        agent, method = self._agent, fencing.spec.method
-        text = f"taken from this node while it was silent, by {method}: {fencing.status.message}"
+    def _lose(self, record: VolumeRecord, method: str, text: str) -> None:
+        agent = self._agent
         agent.actual.set_lost(record.key, text)
         volumes_lost.labels(method).inc()
         _log.error(
-            "disk lost to a fence", volume=record.key, disk=name_of(record), method=method,
-            evidence=fencing.status.message, pods=len(record.uses),
+            "disk lost to a fence", volume=record.key, disk=name_of(record), why=text,
+            pods=len(record.uses),
             remedy="what was not written out is lost; the pods here have ended",
         )  # fmt: skip
         for uid in record.uses:

@@ -175,6 +175,11 @@ class IscsiDriver:
             ) from error
         return Done("; ".join(said) or f"{handle.wwid} was gone already")
 
+    async def is_fenced(self, device: HeldDevice) -> bool:
+        """Whether this node's key is gone, of a disk that it registered one for."""
+        handle = _read_handle(device)
+        return bool(handle.key) and await self.initiator.is_fenced(handle)
+
     async def cut(self, device: HeldDevice) -> Done:
         """Set every path of the disk offline, under whatever is mounted or open."""
         handle = _read_handle(device)

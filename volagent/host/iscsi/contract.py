@@ -227,6 +227,9 @@ class Initiator(Protocol):
         If so the kernel sends nothing more to it. Raises `TimedOut`, `HostError`.
         """
 
+    async def is_fenced(self, handle: LunHandle) -> bool:
+        """Whether the storage says that this node's key is gone; False while nobody can say."""
+
     def is_up(self, number: str) -> bool:
         """Whether the device `major:minor` has a path that takes requests at this moment."""
 

@@ -356,6 +356,12 @@ class RealInitiator:
             said += await self._logins.close_idle(handle.iqn, handle.interface)
             return tuple(said)
 
+    async def is_fenced(self, handle: LunHandle) -> bool:
+        """By one of the paths that are up."""
+        return await self.claims.is_fenced(
+            handle, self._all_paths(handle.iqn, handle.interface, handle.lun)
+        )
+
     async def drop_if_fenced(self, number: str) -> bool:
         """Whether this node was fenced from a disk; nothing more is sent to it then."""
         for handle in self.claims.known.all():
