@@ -5,13 +5,15 @@ writes, on one node.
 """
 
 import asyncio
+import contextlib
 import random
 
 import pytest
 
 from tests.simulation.failover import FailoverWorld
 from tests.simulation.virtual_time import run_virtually
-from volagent.client.contract import PODS
+from volagent.client.contract import LEASES, PODS, NotFound
+from volagent.control.nodes.silence import LEASE_NAMESPACE
 
 SEEDS_PER_BATCH = 2
 BATCHES = 2
@@ -19,7 +21,10 @@ SETTLED_S = 900.0
 """A storage that refused waits for up to 300 s, on the way back and again on the way there."""
 """Beyond the longest pause of a storage that fails, and a round of methods that gave no proof."""
 ROUNDS = 12
-MISHAPS = ("cut", "power", "freeze", "storage away", "storage forgets", "many cut", "flap")
+MISHAPS = (
+    "cut", "power", "freeze", "storage away", "storage forgets", "many cut", "flap",
+    "lease deleted", "dead before its first renewal",
+)  # fmt: skip
 
 
 async def _have_mishap(world, chance):
@@ -42,6 +47,16 @@ async def _have_mishap(world, chance):
         case "many cut":
             for each in chance.sample(world.machines, len(world.machines) - 1):
                 each.cut = True
+        case "lease deleted":
+            machine.cut = True
+            await _delete_lease(world, machine)
+        case "dead before its first renewal":
+            machine.lose_power()
+            machine.mute = True
+            await _delete_lease(world, machine)
+            machine.boot_anew()
+            await asyncio.sleep(chance.random() * 20)
+            machine.cut = True
         case "flap":
             for _ in range(3):
                 machine.cut = True
@@ -51,11 +66,16 @@ async def _have_mishap(world, chance):
     await asyncio.sleep(lasts_s)
     world.storage.refuses_to_fence = world.storage.forgets_to_fence = False
     for each in world.machines:
-        each.cut = False
+        each.cut = each.mute = False
         each.running.set()
         if each.off:
             each.boot_anew()
     await asyncio.sleep(chance.random() * 20)
+
+
+async def _delete_lease(world, machine):
+    with contextlib.suppress(NotFound):
+        await world.client.delete(LEASES, machine.name, LEASE_NAMESPACE)
 
 
 async def _live_through(seed, **options):
