@@ -28,6 +28,10 @@ class MemoryStore:
     def revision(self) -> int:
         return self._revision
 
+    @property
+    def history(self) -> tuple[Change, ...]:
+        return tuple(self._log)
+
     async def get(self, key: str) -> Stored | None:
         return self._values.get(key)
 

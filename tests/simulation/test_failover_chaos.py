@@ -18,8 +18,8 @@ from volagent.control.nodes.silence import LEASE_NAMESPACE
 SEEDS_PER_BATCH = 2
 BATCHES = 2
 SETTLED_S = 900.0
-"""A storage that refused waits for up to 300 s, on the way back and again on the way there."""
-"""Beyond the longest pause of a storage that fails, and a round of methods that gave no proof."""
+"""Beyond the longest pause of a storage that refused, 300 s on the way back and again on the way
+there, and a round of methods that gave no proof."""
 ROUNDS = 12
 MISHAPS = (
     "cut", "power", "freeze", "storage away", "storage forgets", "many cut", "flap",
@@ -78,20 +78,29 @@ async def _delete_lease(world, machine):
         await world.client.delete(LEASES, machine.name, LEASE_NAMESPACE)
 
 
-async def _live_through(seed, **options):
-    chance = random.Random(seed)
+async def new_world(seed, chance, **options):
     world = FailoverWorld(chance, rate=0.03, nodes=4, **options)
     world.servers = 1 + seed % 2
     world.storage.slow_s = chance.choice((0.0, 3.0, 25.0))
     await world.bootstrap(["d1", "d2", "d3"])
+    return world
+
+
+async def live_through_mishaps(world, seed, chance, rounds):
     async with world.living(writes=80):
         await asyncio.sleep(5)
         for disk in ("d1", "d2", "d3"):
             await world.declare(f"on-{disk}", disk=disk)
         await asyncio.sleep(20)
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             await _have_mishap(world, chance)
             assert world.storage.violations == [], f"seed {seed}: {world.storage.violations}"
+
+
+async def _live_through(seed, **options):
+    chance = random.Random(seed)
+    world = await new_world(seed, chance, **options)
+    await live_through_mishaps(world, seed, chance, ROUNDS)
     world.rate = world.storage.rate = world.storage.slow_s = 0.0
     async with world.living():
         await asyncio.sleep(SETTLED_S)

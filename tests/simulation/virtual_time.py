@@ -1,11 +1,15 @@
 """An event loop whose clock jumps: waiting costs nothing and every run is repeatable.
 
 `loop.time()` is virtual. When nothing is ready, the clock moves to the next timer instead of
-sleeping. Real file descriptors and threads have no place on it.
+sleeping. Real file descriptors and threads have no place on it: their order is the machine's.
+
+The product's own chance, which is the jitter of its back-off and the uids that it makes, comes from
+`random`, which begins anew with each run. Nothing may go by the order of a set of texts or tasks.
 """
 
 import asyncio
 import math
+import random
 import selectors
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
@@ -68,5 +72,6 @@ class VirtualClock:
 
 def run_virtually(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end on virtual time."""
+    random.seed(0)
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)

@@ -83,7 +83,7 @@ class FailoverController:
         await self._lost.wait_synced()
         async with Supervisor() as tasks:
             queue = self._queue = KeyedQueue("failover", self._work, tasks.start, width=WORKERS)
-            for name in self._world.nodes():
+            for name in sorted(self._world.nodes()):
                 queue.mark(name)
             try:
                 await asyncio.Event().wait()
