@@ -102,6 +102,8 @@ async def _live_through(seed, **options):
     world = await new_world(seed, chance, **options)
     await live_through_mishaps(world, seed, chance, ROUNDS)
     world.rate = world.storage.rate = world.storage.slow_s = 0.0
+    for each in world.machines:
+        each.boot_anew()  # its watchdog may have bitten at the last moment
     async with world.living():
         await asyncio.sleep(SETTLED_S)
         for disk in ("d1", "d2", "d3"):
