@@ -12,11 +12,14 @@ import sys
 from tests.simulation.test_failover_chaos import live_through_mishaps, new_world
 from tests.simulation.virtual_time import run_virtually
 
+DISKS = [f"d{n}" for n in range(1, 10)]
+"""Several for each node: what one event concerns is a set of them."""
+
 
 async def tell(seed, rounds):
     chance = random.Random(seed)
-    world = await new_world(seed, chance, keyed=False, watchdog=True)
-    await live_through_mishaps(world, seed, chance, rounds)
+    world = await new_world(seed, chance, disks=DISKS, keyed=False, watchdog=True)
+    await live_through_mishaps(world, seed, chance, rounds, disks=DISKS)
     for change in world.store.history:
         value = change.current.value.decode() if change.current is not None else "gone"
         yield f"{change.revision} {change.key} {value}"

@@ -15,6 +15,7 @@ from tests.simulation.virtual_time import run_virtually
 from volagent.client.contract import LEASES, PODS, NotFound
 from volagent.control.nodes.silence import LEASE_NAMESPACE
 
+DISKS = ("d1", "d2", "d3")
 SEEDS_PER_BATCH = 2
 BATCHES = 2
 SETTLED_S = 900.0
@@ -78,18 +79,18 @@ async def _delete_lease(world, machine):
         await world.client.delete(LEASES, machine.name, LEASE_NAMESPACE)
 
 
-async def new_world(seed, chance, **options):
+async def new_world(seed, chance, *, disks=DISKS, **options):
     world = FailoverWorld(chance, rate=0.03, nodes=4, **options)
     world.servers = 1 + seed % 2
     world.storage.slow_s = chance.choice((0.0, 3.0, 25.0))
-    await world.bootstrap(["d1", "d2", "d3"])
+    await world.bootstrap(disks)
     return world
 
 
-async def live_through_mishaps(world, seed, chance, rounds):
+async def live_through_mishaps(world, seed, chance, rounds, *, disks=DISKS):
     async with world.living(writes=80):
         await asyncio.sleep(5)
-        for disk in ("d1", "d2", "d3"):
+        for disk in disks:
             await world.declare(f"on-{disk}", disk=disk)
         await asyncio.sleep(20)
         for _ in range(rounds):
@@ -106,7 +107,7 @@ async def _live_through(seed, **options):
         each.boot_anew()  # its watchdog may have bitten at the last moment
     async with world.living():
         await asyncio.sleep(SETTLED_S)
-        for disk in ("d1", "d2", "d3"):
+        for disk in DISKS:
             node = await world.node_of(f"on-{disk}")
             writers = world.writers(disk, world.now() - 3)
             assert writers == {node} != {""}, f"seed {seed}: {disk}: {node}, {writers}"

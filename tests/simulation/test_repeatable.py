@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SEED, ROUNDS = 5, 5
+SEED, ROUNDS = 5, 3
 PROJECT = Path(__file__).parents[2]
 
 
@@ -19,7 +19,7 @@ def _begin(hash_seed):
 
 def test_run_of_one_seed_does_the_same_when_sets_have_another_order():
     runs = [_begin(1), _begin(2)]
-    first, second = [run.communicate(timeout=60)[0].splitlines() for run in runs]
+    first, second = [run.communicate(timeout=100)[0].splitlines() for run in runs]
     assert [run.returncode for run in runs] == [0, 0]
     assert len(first) > 500
     differing = [pair for pair in zip(first, second, strict=False) if len(set(pair)) > 1]
