@@ -7,6 +7,7 @@ it was never given or that was taken from it.
 
 import asyncio
 import contextlib
+import random
 
 import msgspec
 
@@ -255,8 +256,9 @@ class World:
         self.chance = chance
         self.rate = rate
         self.clock = VirtualClock()
+        self.store = MemoryStore()
         self.client = InProcessClient(
-            MemoryStore(), Admission(), self.clock, token_key=b"k" * 32
+            self.store, Admission(), self.clock, token_key=b"k" * 32, entropy=random.randbytes
         )  # fmt: skip
         self.storage = self.cluster.make_storage(self)
         self.nodes = [FakeNode(self, f"node{number:02}") for number in range(1, nodes + 1)]

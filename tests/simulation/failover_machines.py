@@ -16,6 +16,7 @@ from tests.simulation.virtual_time import VirtualClock
 from volagent.aio.tasks import Supervisor
 from volagent.client.contract import (
     FENCINGS,
+    LEASES,
     NODES,
     PODS,
     VOLUME_ATTACHMENTS,
@@ -121,6 +122,8 @@ class NodesClient:
 
         async def call(*arguments, **options):
             await self._node.check_network()
+            if self._node.mute and LEASES in arguments:
+                raise Unavailable("no leases today")
             answer = await method(*arguments, **options)
             await self._node.check_network()
             return answer
@@ -147,6 +150,8 @@ class Machine:
         self.off = False
         self.hangs = False
         """Its agent alone stands still."""
+        self.mute = False
+        """Its agent does all but renew its lease."""
         self.running = asyncio.Event()
         self.running.set()
         self.wanted = set()

@@ -48,8 +48,9 @@ class Machine:
         self.delay_s = delay_s
         self.boot = 0
         self.client = InProcessClient(
-            self.store, Admission(), self.clock, token_key=b"k" * 32, default_node_name=NODE
-        )
+            self.store, Admission(), self.clock, token_key=b"k" * 32, default_node_name=NODE,
+            entropy=random.randbytes,
+        )  # fmt: skip
         self.agent_client = self.client
         self.agent: NodeAgent | None = None
 

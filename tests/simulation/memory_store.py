@@ -4,7 +4,7 @@ It outlives the agents of a simulation, as a database on disk would.
 """
 
 import asyncio
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 
 from volagent.store.contract import (
     Change,
@@ -15,18 +15,28 @@ from volagent.store.contract import (
     Stored,
 )
 
+LAST = "\U0010ffff"
+"""Sorts behind whatever a key goes on with."""
+
 
 class MemoryStore:
     def __init__(self):
         self._values: dict[str, Stored] = {}
+        self._keys: list[str] = []
+        """Sorted: lists are asked for all the time."""
         self._log: list[Change] = []
         self._revision = 0
-        self._changed = asyncio.Event()
+        self._awaited: dict[str, asyncio.Event] = {}
+        """Prefix → the next change below it; who watches another one sleeps on."""
         self._closed = False
 
     @property
     def revision(self) -> int:
         return self._revision
+
+    @property
+    def history(self) -> tuple[Change, ...]:
+        return tuple(self._log)
 
     async def get(self, key: str) -> Stored | None:
         return self._values.get(key)
@@ -34,8 +44,9 @@ class MemoryStore:
     async def list(self, prefix: str, *, at_revision: int = 0, start_after: str = ""):
         if at_revision > self._revision:
             raise FutureRevision(str(at_revision))
-        values = dict(self._values)
+        values, keys = self._values, self._keys
         if at_revision:
+            values = dict(values)
             for change in reversed(self._log):
                 if change.revision <= at_revision:
                     break
@@ -43,8 +54,10 @@ class MemoryStore:
                     values.pop(change.key, None)
                 else:
                     values[change.key] = change.previous
-        found = [values[k] for k in sorted(values) if k.startswith(prefix) and k > start_after]
-        return found, at_revision or self._revision
+            keys = sorted(values)
+        first = max(bisect_left(keys, prefix), bisect_right(keys, start_after))
+        last = bisect_left(keys, prefix + LAST, first)
+        return [values[key] for key in keys[first:last]], at_revision or self._revision
 
     async def create(self, key: str, value: bytes, *, beside: Stored | None = None) -> int:
         if beside is not None and self._values.get(beside.key) != beside:
@@ -71,11 +84,14 @@ class MemoryStore:
         self._revision += 1
         if new is None:
             del self._values[key]
+            del self._keys[bisect_left(self._keys, key)]
         else:
             self._values[key] = new
+            if old is None:
+                insort(self._keys, key)
         self._log.append(Change(key, self._revision, old, new))
-        self._changed.set()
-        self._changed = asyncio.Event()
+        for prefix in [each for each in self._awaited if key.startswith(each)]:
+            self._awaited.pop(prefix).set()
         return self._revision
 
     async def watch(self, prefix: str, after_revision: int, *, idle_s: float | None = None):
@@ -91,7 +107,7 @@ class MemoryStore:
             if batch:
                 yield batch
                 continue
-            changed = self._changed
+            changed = self._awaited.setdefault(prefix, asyncio.Event())
             try:
                 async with asyncio.timeout(idle_s):
                     await changed.wait()

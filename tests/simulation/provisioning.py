@@ -7,6 +7,7 @@ objects only.
 
 import asyncio
 import contextlib
+import random
 import sys
 
 from tests.contract.client.documents import claim
@@ -138,7 +139,7 @@ class World:
         self.chance = chance
         self.clock = VirtualClock()
         self.client = InProcessClient(
-            MemoryStore(), Admission(), self.clock, token_key=b"k" * 32
+            MemoryStore(), Admission(), self.clock, token_key=b"k" * 32, entropy=random.randbytes
         )  # fmt: skip
         self.mishaps = SeededMishaps(self, rate)
         self.storages = {SHARED: FakeStorage(), LOCAL: FakeStorage()}

@@ -7,6 +7,7 @@ dies after so many writes.
 
 import asyncio
 import contextlib
+import random
 
 from tests.simulation.memory_store import MemoryStore
 from tests.simulation.virtual_time import VirtualClock
@@ -64,8 +65,9 @@ class MortalClient:
 class Plane:
     def __init__(self):
         self.client = InProcessClient(
-            MemoryStore(), Admission(), VirtualClock(), token_key=b"k" * 32
-        )
+            MemoryStore(), Admission(), VirtualClock(),
+            token_key=b"k" * 32, entropy=random.randbytes,
+        )  # fmt: skip
         self.scheduler = None
 
     async def start(self, *nodes):

@@ -48,7 +48,7 @@ def mend(machine):
 
 
 async def condition_of(world, name):
-    conditions = (await world.client.get(NODES, name))["status"]["conditions"]
+    conditions = (await world.client.get(NODES, name))["status"].get("conditions") or ()
     return next((c["reason"] for c in conditions if c["type"] == "volagent.dev/FailOver"), "")
 
 

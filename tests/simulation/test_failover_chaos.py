@@ -5,21 +5,27 @@ writes, on one node.
 """
 
 import asyncio
+import contextlib
 import random
 
 import pytest
 
 from tests.simulation.failover import FailoverWorld
 from tests.simulation.virtual_time import run_virtually
-from volagent.client.contract import PODS
+from volagent.client.contract import LEASES, PODS, NotFound
+from volagent.control.nodes.silence import LEASE_NAMESPACE
 
+DISKS = ("d1", "d2", "d3")
 SEEDS_PER_BATCH = 2
 BATCHES = 2
 SETTLED_S = 900.0
-"""A storage that refused waits for up to 300 s, on the way back and again on the way there."""
-"""Beyond the longest pause of a storage that fails, and a round of methods that gave no proof."""
+"""Beyond the longest pause of a storage that refused, 300 s on the way back and again on the way
+there, and a round of methods that gave no proof."""
 ROUNDS = 12
-MISHAPS = ("cut", "power", "freeze", "storage away", "storage forgets", "many cut", "flap")
+MISHAPS = (
+    "cut", "power", "freeze", "storage away", "storage forgets", "many cut", "flap",
+    "lease deleted", "dead before its first renewal",
+)  # fmt: skip
 
 
 async def _have_mishap(world, chance):
@@ -42,6 +48,16 @@ async def _have_mishap(world, chance):
         case "many cut":
             for each in chance.sample(world.machines, len(world.machines) - 1):
                 each.cut = True
+        case "lease deleted":
+            machine.cut = True
+            await _delete_lease(world, machine)
+        case "dead before its first renewal":
+            machine.lose_power()
+            machine.mute = True
+            await _delete_lease(world, machine)
+            machine.boot_anew()
+            await asyncio.sleep(chance.random() * 20)
+            machine.cut = True
         case "flap":
             for _ in range(3):
                 machine.cut = True
@@ -51,31 +67,47 @@ async def _have_mishap(world, chance):
     await asyncio.sleep(lasts_s)
     world.storage.refuses_to_fence = world.storage.forgets_to_fence = False
     for each in world.machines:
-        each.cut = False
+        each.cut = each.mute = False
         each.running.set()
         if each.off:
             each.boot_anew()
     await asyncio.sleep(chance.random() * 20)
 
 
-async def _live_through(seed, **options):
-    chance = random.Random(seed)
+async def _delete_lease(world, machine):
+    with contextlib.suppress(NotFound):
+        await world.client.delete(LEASES, machine.name, LEASE_NAMESPACE)
+
+
+async def new_world(seed, chance, *, disks=DISKS, **options):
     world = FailoverWorld(chance, rate=0.03, nodes=4, **options)
     world.servers = 1 + seed % 2
     world.storage.slow_s = chance.choice((0.0, 3.0, 25.0))
-    await world.bootstrap(["d1", "d2", "d3"])
+    await world.bootstrap(disks)
+    return world
+
+
+async def live_through_mishaps(world, seed, chance, rounds, *, disks=DISKS):
     async with world.living(writes=80):
         await asyncio.sleep(5)
-        for disk in ("d1", "d2", "d3"):
+        for disk in disks:
             await world.declare(f"on-{disk}", disk=disk)
         await asyncio.sleep(20)
-        for _ in range(ROUNDS):
+        for _ in range(rounds):
             await _have_mishap(world, chance)
             assert world.storage.violations == [], f"seed {seed}: {world.storage.violations}"
+
+
+async def _live_through(seed, **options):
+    chance = random.Random(seed)
+    world = await new_world(seed, chance, **options)
+    await live_through_mishaps(world, seed, chance, ROUNDS)
     world.rate = world.storage.rate = world.storage.slow_s = 0.0
+    for each in world.machines:
+        each.boot_anew()  # its watchdog may have bitten at the last moment
     async with world.living():
         await asyncio.sleep(SETTLED_S)
-        for disk in ("d1", "d2", "d3"):
+        for disk in DISKS:
             node = await world.node_of(f"on-{disk}")
             writers = world.writers(disk, world.now() - 3)
             assert writers == {node} != {""}, f"seed {seed}: {disk}: {node}, {writers}"

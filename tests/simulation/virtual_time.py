@@ -1,11 +1,15 @@
 """An event loop whose clock jumps: waiting costs nothing and every run is repeatable.
 
 `loop.time()` is virtual. When nothing is ready, the clock moves to the next timer instead of
-sleeping. Real file descriptors and threads have no place on it.
+sleeping. Real file descriptors and threads have no place on it: their order is the machine's.
+
+The product's own chance, which is the jitter of its back-off and the uids that it makes, comes from
+`random`, which begins anew with each run. Nothing may go by the order of a set of texts or tasks.
 """
 
 import asyncio
 import math
+import random
 import selectors
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
@@ -29,16 +33,14 @@ class _JumpingSelector(selectors.SelectSelector):
     _turns = 0
 
     def select(self, timeout=None):
-        ready = super().select(0)
-        if not ready:
-            if timeout is None:
-                raise Deadlock("every task waits and no timer is set")
-            self._turns = 0 if timeout > 0.0 else self._turns + 1
-            # After half a year a nanosecond is no time any more: asyncio would never call a timer.
-            tick_s = math.ulp(self.now)
-            turns = MOMENT_TURNS if tick_s < TICK_S else 1
-            self.now += timeout if self._turns < turns else max(TICK_S, tick_s)
-        return ready
+        if timeout is None:
+            raise Deadlock("every task waits and no timer is set")
+        self._turns = 0 if timeout > 0.0 else self._turns + 1
+        # After half a year a nanosecond is no time any more: asyncio would never call a timer.
+        tick_s = math.ulp(self.now)
+        turns = MOMENT_TURNS if tick_s < TICK_S else 1
+        self.now += timeout if self._turns < turns else max(TICK_S, tick_s)
+        return []
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -68,5 +70,6 @@ class VirtualClock:
 
 def run_virtually(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end on virtual time."""
+    random.seed(0)
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(main)

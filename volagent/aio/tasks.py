@@ -24,8 +24,9 @@ class Supervisor:
 
     def __init__(self) -> None:
         self._group = asyncio.TaskGroup()
-        self._loops: set[asyncio.Task[None]] = set()
-        self._operations: set[asyncio.Task[None]] = set()
+        # By age, as dictionaries are: a set of tasks has another order in each process.
+        self._loops: dict[asyncio.Task[None], None] = {}
+        self._operations: dict[asyncio.Task[None], None] = {}
         self._closing = False
 
     async def __aenter__(self) -> Self:
@@ -44,15 +45,15 @@ class Supervisor:
     def start_loop(self, name: str, loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a coroutine that is not supposed to end before `stop_loops`."""
         task = self._group.create_task(self._guard(name, loop), name=name)
-        self._loops.add(task)
-        task.add_done_callback(self._loops.discard)
+        self._loops[task] = None
+        task.add_done_callback(self._loops.pop)
         return task
 
     def start(self, name: str, operation: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Run a short operation."""
         task = self._group.create_task(operation, name=name)
-        self._operations.add(task)
-        task.add_done_callback(self._operations.discard)
+        self._operations[task] = None
+        task.add_done_callback(self._operations.pop)
         return task
 
     def stop_loops(self) -> None:

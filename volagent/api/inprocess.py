@@ -4,6 +4,7 @@ Callers are trusted: who may do what is asked where requests come in (`api/auth.
 """
 
 from collections.abc import AsyncIterator, Callable, Sequence
+from os import urandom
 from typing import Any
 
 from volagent.aio.clock import Clock
@@ -12,6 +13,7 @@ from volagent.api.apply_managers import OURSELVES, Writer
 from volagent.api.codec import Codec
 from volagent.api.deletion import Deleter
 from volagent.api.housekeeping import Housekeeping
+from volagent.api.identity import Entropy
 from volagent.api.reading import Reader
 from volagent.api.redeclare import Redeclarer
 from volagent.api.registry import Admits, Registry
@@ -34,12 +36,14 @@ class InProcessClient:
         *,
         token_key: bytes,
         default_node_name: str = "",
+        entropy: Entropy = urandom,
     ) -> None:
-        """`default_node_name`: the one VM that pods without a node are assigned to."""
+        """`default_node_name`: the one VM that pods without a node are assigned to. `entropy`:
+        what uids are made of."""
         codec = Codec()
         self._reader = Reader(store, codec)
         self._registry = Registry(
-            store, codec, admission, clock, default_node_name=default_node_name
+            store, codec, admission, clock, default_node_name=default_node_name, entropy=entropy
         )
         self._deleter = Deleter(self._registry)
         self._redeclarer = Redeclarer(self._registry)

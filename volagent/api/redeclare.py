@@ -40,7 +40,7 @@ class Redeclarer:
                 raise wrong_uid(traits, name, uid, old["metadata"]["uid"])
             if namespace in registry.ending_namespaces:
                 raise namespace_ending(traits, name, namespace)
-            new = redeclare_pod(old, make_uid(), registry.now())
+            new = redeclare_pod(old, make_uid(registry.entropy), registry.now())
             try:
                 return await registry.replace(traits, stored, new)
             except Mismatch:

@@ -12,13 +12,14 @@ except for the store.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from os import urandom
 from typing import Any, Protocol
 
 from volagent.aio.clock import Clock, format_time
 from volagent.api import lifecycle
 from volagent.api.apply_managers import OURSELVES, Writer, track_create, track_update
 from volagent.api.codec import Codec, private_copy
-from volagent.api.identity import checked_name, make_name, make_uid
+from volagent.api.identity import Entropy, checked_name, make_name, make_uid
 from volagent.api.patch import apply_patch
 from volagent.api.placement import (
     bind_pod,
@@ -97,11 +98,14 @@ class Registry:
         clock: Clock,
         *,
         default_node_name: str = "",
+        entropy: Entropy = urandom,
     ) -> None:
-        """`default_node_name`: the one VM that pods without a node are assigned to."""
+        """`default_node_name`: the one VM that pods without a node are assigned to. `entropy`:
+        what uids are made of."""
         self.store = store
         self.codec = codec
         self.clock = clock
+        self.entropy = entropy
         self.ending_namespaces: set[str] = set()
         """Namespaces in which nothing can be created any more."""
         self.on_removed: Callable[[str], None] = _ignore
@@ -133,7 +137,7 @@ class Registry:
             raise BadRequest("resourceVersion should not be set on objects to be created")
         base = metadata.get("generateName")
         generated = bool(base) and not metadata.get("name")
-        lifecycle.begin(traits, new, make_uid(), self.clock.wall())
+        lifecycle.begin(traits, new, make_uid(self.entropy), self.clock.wall())
         for _ in range(NAME_ATTEMPTS):
             if generated:
                 new["metadata"]["name"] = make_name(str(base))

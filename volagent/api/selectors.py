@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -16,6 +17,8 @@ from volagent.api.resources import Traits
 from volagent.client.contract import BadRequest, Selection
 from volagent.objects.meta import Document
 
+FIELD_SELECTORS_KEPT = 512
+"""How many of them are remembered as read."""
 _NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _PREFIX = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _TOKEN = re.compile(r"\s*(==|!=|[=!<>(),]|[^\s=!<>(),]+)")
@@ -233,7 +236,13 @@ def _values(tokens: _Tokens) -> frozenset[str]:
 
 def parse_fields(text: str, traits: Traits) -> tuple[FieldTerm, ...]:
     """The terms of a field selector. Raises `BadRequest`, also for a field that is not indexed."""
-    return tuple(_term(part, traits) for part in _split_escaped(text) if part)
+    return tuple(_term(*words, traits) for words in _read_fields(text))
+
+
+@lru_cache(maxsize=FIELD_SELECTORS_KEPT)
+def _read_fields(text: str) -> tuple[tuple[str, str, str], ...]:
+    """Name, sign and value of each term: agents ask with the same few texts again and again."""
+    return tuple(_read_term(part) for part in _split_escaped(text) if part)
 
 
 def _split_escaped(text: str) -> list[str]:
@@ -249,7 +258,7 @@ def _split_escaped(text: str) -> list[str]:
     return parts
 
 
-def _term(part: str, traits: Traits) -> FieldTerm:
+def _read_term(part: str) -> tuple[str, str, str]:
     found = re.match(r"([^=!\\]*)(!=|==|=)(.*)", part, re.DOTALL)
     if found is None:
         raise BadRequest(f"invalid selector: '{part}'; can't understand '{part}'")
@@ -257,6 +266,10 @@ def _term(part: str, traits: Traits) -> FieldTerm:
     value = re.sub(r"\\([\\,=])", r"\1", raw)
     if "\\" in re.sub(r"\\[\\,=]", "", raw):
         raise BadRequest(f"invalid field selector: invalid escape sequence: {raw}")
+    return name, sign, value
+
+
+def _term(name: str, sign: str, value: str, traits: Traits) -> FieldTerm:
     if name == "metadata.name" or (name == "metadata.namespace" and traits.resource.namespaced):
         path = name
     elif name in traits.fields:

@@ -102,7 +102,9 @@ def _make_controllers(
     provisioners = {**own.provisioners, **shared}
     machine = Machine(host, helpers, provisioners, own.showers, own.measure_room)
     events = node.agent.events
-    controllers = make_server_controllers(settings, copies, client, events, clock, machine)
+    controllers = make_server_controllers(
+        settings, copies, client, events, clock, machine, own_node=settings.node_name
+    )
     local = make_node_controllers(settings, copies, client, events, machine)
     controllers.running.update(local)
     return machine, controllers

@@ -87,15 +87,20 @@ def make_server_controllers(
     events: EventRecorder,
     clock: Clock,
     machine: Machine,
+    *,
+    own_node: str = "",
 ) -> Controllers:
-    """The controllers of a cluster, and those of what `machine` can provision."""
+    """The controllers of a cluster, and those of what `machine` can provision.
+
+    `own_node`: the one whose agent is in this process, if any.
+    """
     scheduler = Scheduler(copies, client, events, clock)
     attachers = make_attachers(
         open_block_store(settings.aws, clock), lambda node: _provider_id_of(copies, node)
     )
     attaching = AttachController(copies, client, events, attachers, clock)
     share_max = settings.failover.lost_share_max
-    lost = LostNodes(copies, clock, settings.lease, share_max=share_max)
+    lost = LostNodes(copies, clock, settings.lease, share_max=share_max, own_node=own_node)
     failover = FailoverController(
         copies, client, events, clock,
         lost=lost, settings=settings.failover, fencers=make_fencers(settings),
@@ -106,7 +111,9 @@ def make_server_controllers(
         "binder": Binder(copies, client, events, known),
         "scheduler": scheduler,
         "protection": ProtectionController(copies, client),
-        "node life": NodeLife(copies, client, events, clock, settings.lease.timeout_s),
+        "node life": NodeLife(
+            copies, client, events, clock, settings.lease.timeout_s, own_node=own_node
+        ),
         "attachments": attaching,
         "nodes that are off": OutOfService(copies, client, events),
         "fail-over": failover,

@@ -201,7 +201,7 @@ class NodeAgent:
             self._enter_again(pod)
         self._hold_outlived(outlived)
         orphans = 0
-        for key in {*self.actual.keys(), *self.index.keys()}:
+        for key in sorted({*self.actual.keys(), *self.index.keys()}):
             wanted, found = self.index.wanted(key), self.actual.get(key)
             if plan(wanted, found, self.index.live):
                 orphans += wanted is None
@@ -347,7 +347,7 @@ class NodeAgent:
                 self.pod_queue.mark(changed)
 
     def _volume_settled(self, key: VolumeKey, touched: set[PodUid]) -> None:
-        for uid in touched:
+        for uid in sorted(touched):
             if uid in self.pods.entries and self._may_go_on(uid):
                 self.pod_queue.mark(uid)
         self.growth.look(key)
@@ -372,7 +372,7 @@ class NodeAgent:
 
     def mark_volumes(self, keys: set[VolumeKey]) -> None:
         """Have volumes looked at again, at once."""
-        for key in keys:
+        for key in sorted(keys):
             self.volumes.reset(key)
             self.volume_queue.mark(key)
 

@@ -59,7 +59,7 @@ class DesiredIndex:
 
     def pods_referring(self, reference: Reference) -> tuple[PodUid, ...]:
         """Pods whose volumes depend on an object."""
-        return tuple(self._by_reference.get(reference, ()))
+        return tuple(sorted(self._by_reference.get(reference, ())))
 
     def put(self, resolved: ResolvedPod) -> set[VolumeKey]:
         """Replace what a pod wants; answers with the volumes whose need changed.

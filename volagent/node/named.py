@@ -48,7 +48,7 @@ class NamedObjects(Generic[T]):
         """Follow exactly these."""
         for key in self._followed.keys() - set(wanted):
             self._followed.pop(key)[1].cancel()
-        for namespace, name in set(wanted) - self._followed.keys():
+        for namespace, name in sorted(set(wanted) - self._followed.keys()):
             selection = Selection(namespace=namespace, field_selector=f"metadata.name={name}")
             informer = Informer(
                 self._client, self._resource, selection, self._decode, self._changed

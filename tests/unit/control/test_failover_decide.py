@@ -94,7 +94,7 @@ def test_time_is_a_proof_with_an_armed_watchdog_only():
     assert isinstance(decide_fencing(fencing, Means(watchdog=ARMED), (), 1e6), Wait)
     disarmed = decide_fencing(fencing, Means(lacking="no dog"), (), 1e6)
     assert disarmed == Stay(
-        "Watchdog by a server: the watchdog is not armed any more; no dog", ROUND_S
+        "Watchdog by a server: nothing says now when a watchdog resets it; no dog", ROUND_S
     )
 
 

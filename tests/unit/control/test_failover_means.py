@@ -5,8 +5,9 @@ import pytest
 from volagent.control.failover.means import Fencers
 from volagent.control.failover.world import Stranded
 from volagent.objects.attachments import AttachmentSource, AttachmentSpec, VolumeAttachment
+from volagent.objects.fencing import FENCES_ITSELF
 from volagent.objects.meta import ObjectMeta
-from volagent.objects.storage import Node
+from volagent.objects.storage import Node, NodeInfo, NodeStatus
 from volagent.objects.storage_nodes import SHOW, SHOWN, SHOWN_BY
 
 LOST = Node(metadata=ObjectMeta(name="lost"))
@@ -48,6 +49,22 @@ def test_storage_node_that_is_silent_too_is_named():
     means = find(ISCSI, attachment(annotations={SHOW: "s1"}), ready=["n1", "n2"])
     assert list(means.executors) == []
     assert "its storage node s1 is not ready" in means.lacking
+
+
+def test_watchdog_counts_from_a_renewal_only():
+    promise = '{"withinSeconds": 20, "by": "dog", "bootID": "b"}'
+    node = Node(
+        metadata=ObjectMeta(name="lost", annotations={FENCES_ITSELF: promise}),
+        status=NodeStatus(node_info=NodeInfo("b")),
+    )
+    disk = Stranded(NBD, attachment(), None, sound=False)
+    found = {
+        silent_s: Fencers().find_means(node, silent_s, [disk], (), {})[NBD]
+        for silent_s in (60.0, None)
+    }
+    assert found[60.0].watchdog is not None
+    assert found[None].watchdog is None
+    assert "no lease from which its time counts" in found[None].lacking
 
 
 def test_disk_that_no_storage_takes_from_anybody_says_so():

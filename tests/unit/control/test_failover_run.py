@@ -16,7 +16,8 @@ from volagent.control.failover.means import Fencers
 from volagent.control.failover.pods import PodMover
 from volagent.control.failover.steady import UNSTEADY, SteadinessController
 from volagent.control.nodes.off import OutOfService
-from volagent.control.nodes.run import LEASE_NAMESPACE, NodeLife
+from volagent.control.nodes.run import NodeLife
+from volagent.control.nodes.silence import LEASE_NAMESPACE
 from volagent.node.attachment import AttachmentGate
 from volagent.node.lease import LeaseKeeper
 from volagent.node.register import NodeReporter

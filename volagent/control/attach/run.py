@@ -112,7 +112,7 @@ class AttachController:
                 self._queue = KeyedQueue("attach", self._work, tasks.start, width=WORKERS)
                 for pod in tuple(self._copies.pods.values()):
                     self._find_wants(pod)
-                for volume in self._world.volumes():
+                for volume in sorted(self._world.volumes()):
                     self._mark(volume)
                 if any(isinstance(each, Verifies) for each in self._attachers.values()):
                     self._verifying = tasks.start_loop("verify", self._verify_again_and_again())
@@ -141,7 +141,7 @@ class AttachController:
     ) -> None:
         if self._queue is None:
             return
-        for namespace, name in self._wants.pods_of_claim(key):
+        for namespace, name in sorted(self._wants.pods_of_claim(key)):
             pod = self._copies.pods.get(namespace, name)
             if pod is not None:
                 self._find_wants(pod)
@@ -157,7 +157,7 @@ class AttachController:
         self._put((pod.metadata.namespace, pod.metadata.name), self._finder.find(pod))
 
     def _put(self, pod: Key, wants: list[Want]) -> None:
-        for volume in self._wants.put(pod, wants):
+        for volume in sorted(self._wants.put(pod, wants)):
             self._failures.pop(volume, None)
             self._mark(volume)
 

@@ -155,7 +155,7 @@ class AttachmentWorld:
                 if any(each.spec.node_name == key[1] for each in standing.values())
             }
         concerned |= _changes_withheld(old, new)
-        for volume in concerned:
+        for volume in sorted(concerned):
             self._mark(volume)
 
     def _fencing_changed(self, key: Key, old: Fencing | None, new: Fencing | None) -> None:

@@ -144,7 +144,7 @@ class Binder:
             if reference is not None:
                 self._mark_claim((reference.namespace, reference.name))
         self._mark_volume(name)
-        for claim in self._naming.get(name, ()):
+        for claim in sorted(self._naming.get(name, ())):
             self._mark_claim(claim)
 
     def _class_changed(
@@ -152,7 +152,7 @@ class Binder:
     ) -> None:
         default = choose_default_class(self._copies.classes.values())
         self._default_class = default.metadata.name if default is not None else ""
-        for name in {key[1], ""}:
+        for name in sorted({key[1], ""}):
             for claim in self._offers.waiting.of_class(name):
                 self._mark_claim(claim)
 

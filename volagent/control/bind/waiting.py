@@ -59,7 +59,7 @@ class WaitingClaims:
 
     def of_class(self, name: str) -> list[Key]:
         """The claims of a class that have no volume yet; "" for those without a class."""
-        return list(self._by_class.get(name, ()))
+        return sorted(self._by_class.get(name, ()))
 
     def holds(self, key: Key) -> bool:
         """Whether a claim is known to have no volume yet."""

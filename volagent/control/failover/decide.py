@@ -157,7 +157,7 @@ def _find_failure(fencing: Fencing, means: Means, ready: Collection[str], age_s:
     if status.phase == IMPOSSIBLE:
         return status.message or "impossible"
     if here.method == WATCHDOG:
-        return "" if means.watchdog is not None else "the watchdog is not armed any more"
+        return "" if means.watchdog is not None else "nothing says now when a watchdog resets it"
     if here.executor and here.executor not in ready:
         return f"node {here.executor} is not ready itself"
     if status.attempts >= ATTEMPTS_LIMIT:

@@ -21,11 +21,10 @@ from volagent.client.events import EventRecorder, subject_of
 from volagent.control.attach.decide import is_in_use
 from volagent.control.failover.decide import Prove, Start
 from volagent.control.failover.documents import fencing_document, status_proven
-from volagent.control.failover.leases import LeaseWatch
 from volagent.control.failover.means import Fencers
 from volagent.control.failover.withhold import end_withholding, withhold
 from volagent.control.failover.world import Stranded
-from volagent.control.nodes.run import LEASE_NAMESPACE
+from volagent.control.nodes.silence import LEASE_NAMESPACE, SilenceWatch
 from volagent.objects.fencing import Fencing, is_withheld
 from volagent.objects.storage import Node
 from volagent.observe.logs import get_logger
@@ -41,13 +40,13 @@ class FencingWriter:
         client: Client,
         events: EventRecorder,
         clock: Clock,
-        leases: LeaseWatch,
+        silence: SilenceWatch,
         fencers: Fencers,
     ) -> None:
         self._client = client
         self._events = events
         self._clock = clock
-        self._leases = leases
+        self._silence = silence
         self._fencers = fencers
 
     async def start(self, node: Node, begun: Sequence[tuple[Stranded, Start]]) -> None:
@@ -73,13 +72,14 @@ class FencingWriter:
     async def prove(self, node: Node, step: Prove) -> bool:
         """The watchdog's time is over: look once more whether the node was silent all the time.
 
-        A renewal that we have not heard of yet is in the Lease already.
+        A renewal that we have not heard of yet is in the Lease already; without a Lease nobody
+        knows.
         """
         name = node.metadata.name
         lease = await self._client.get(LEASES, name, LEASE_NAMESPACE)
         now = msgspec.convert(await self._client.get(NODES, name), Node)
-        silent_s = self._leases.silent_s(name)
-        if silent_s is None or lease["metadata"]["resourceVersion"] != self._leases.version(name):
+        silent_s = self._silence.silent_s(name)
+        if silent_s is None or lease["metadata"]["resourceVersion"] != self._silence.version(name):
             return False
         watchdog = self._fencers.find_watchdog(now, silent_s)
         boot_id = step.fencing.spec.boot_id

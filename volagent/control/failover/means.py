@@ -39,17 +39,20 @@ class Fencers:
         return Watchdog(found.by or "a watchdog", found.within_seconds, left_s)
 
     def find_means(
-        self, node: Node, silent_s: float, disks: Collection[Stranded], ready: Collection[str],
-        wanting: Mapping[str, Collection[str]],
+        self, node: Node, silent_s: float | None, disks: Collection[Stranded],
+        ready: Collection[str], wanting: Mapping[str, Collection[str]],
     ) -> dict[str, Means]:  # fmt: skip
-        """By disk. `wanting`: PersistentVolume → the nodes where a pod waits for it."""
-        watchdog = self.find_watchdog(node, silent_s)
+        """By disk. `silent_s`: for how long its Lease has stood still, from which a watchdog's time
+        counts; None without one. `wanting`: PersistentVolume → the nodes where a pod waits for it.
+        """
+        watchdog = self.find_watchdog(node, silent_s) if silent_s is not None else None
+        dog = "" if watchdog is not None else self._explain_no_watchdog(node, silent_s)
         hook = HOOK in self.methods and self.has_hooks()
         found = {}
         for disk in disks:
             name = disk.attachment.spec.source.persistent_volume_name or ""
             executors = self._find_executors(disk, ready, wanting.get(name, ()))
-            lacking = "; ".join(self._list_lacking(disk, executors, hook, watchdog))
+            lacking = "; ".join(self._list_lacking(disk, executors, hook, dog))
             found[disk.volume] = Means(executors, hook, watchdog, lacking)
         return found
 
@@ -67,7 +70,7 @@ class Fencers:
         return order_executors(ready, wanting, disk.volume)
 
     def _list_lacking(
-        self, disk: Stranded, executors: Collection[str], hook: bool, watchdog: Watchdog | None
+        self, disk: Stranded, executors: Collection[str], hook: bool, no_watchdog: str
     ) -> Iterator[str]:
         """What would give a proof and is not there."""
         shower = _shower_of(disk)
@@ -77,8 +80,13 @@ class Fencers:
             yield f"the storage of {driver_of(disk.volume)} cannot keep a node out"
         if not hook:
             yield "there is no program in fence.d that switches it off"
-        if watchdog is None:
-            yield "it has told of no armed watchdog"
+        if no_watchdog:
+            yield no_watchdog
+
+    def _explain_no_watchdog(self, node: Node, silent_s: float | None) -> str:
+        if silent_s is None and self.find_watchdog(node, 0.0) is not None:
+            return "it has told of an armed watchdog, and has no lease from which its time counts"
+        return "it has told of no armed watchdog"
 
 
 def _shower_of(disk: Stranded) -> str:

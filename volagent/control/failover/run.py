@@ -73,7 +73,7 @@ class FailoverController:
         self._settings = settings
         self._fencers = fencers
         self._queue: KeyedQueue[str] | None = None
-        self._writer = FencingWriter(client, events, clock, lost.leases, fencers)
+        self._writer = FencingWriter(client, events, clock, lost.silence, fencers)
         self._teller = Teller(client, events, clock)
         self._times = FailoverTimes(lost.world, clock, lost.lost_for_s)
         lost.listeners.append(self._mark)
@@ -83,7 +83,7 @@ class FailoverController:
         await self._lost.wait_synced()
         async with Supervisor() as tasks:
             queue = self._queue = KeyedQueue("failover", self._work, tasks.start, width=WORKERS)
-            for name in self._world.nodes():
+            for name in sorted(self._world.nodes()):
                 queue.mark(name)
             try:
                 await asyncio.Event().wait()
@@ -121,7 +121,7 @@ class FailoverController:
         sources = (disk.attachment.spec.source.persistent_volume_name for disk in disks)
         begun = {source for source in sources if source}
         wanting = find_wanting(self._copies, begun)
-        silent_s = self._lost.leases.silent_s(name) or 0.0
+        silent_s = self._lost.find_lease_silent_s(name)
         ready = self._world.ready_nodes(name)
         return self._fencers.find_means(node, silent_s, disks, ready, wanting)
 
@@ -207,11 +207,14 @@ class FailoverController:
     def explain(self, name: str, volume: str) -> tuple[str, str]:
         """What keeps a disk with a lost node, and what helps; both "" when nothing does."""
         node = self._copies.nodes.get("", name)
-        if node is None or not is_lost(node) or is_out_of_service(node):
+        if node is None or is_out_of_service(node):
             return "", ""
         disks = [disk for disk in self._world.stranded(node) if disk.volume == volume]
         if not disks or disks[0].free:
             return "", ""
+        if not is_lost(node):
+            unheard = self._lost.silence.find(name) is None
+            return self._teller.explain_unheard(node) if unheard else ("", "")
         held = self._find_held(node)
         (_, step), *_ = self._decide(node, disks, self._find_means(node, disks))
         return self._teller.explain(node, disks[0], step, held)

@@ -102,6 +102,15 @@ class Teller:
         text = f": {fencing.status.message}" if fencing.status.message else ""
         return head + f"it is being kept out ({fencing.spec.method}{by}){text}", _confirm(name)
 
+    def explain_unheard(self, node: Node) -> tuple[str, str]:
+        """Why a disk stays with a node of which nothing was ever heard, and what helps."""
+        name = node.metadata.name
+        why = (
+            f"node {name} has the disk and has told nothing since its Node was declared, so it is"
+            " not taken for lost, and nobody keeps it out"
+        )
+        return why, f"start its agent; {_confirm(name)}"
+
 
 def _confirm(name: str) -> str:
     return f"if the machine is off, say so: volagent node confirm-off {name}"

@@ -34,7 +34,7 @@ async def withhold(
     withheld = withheld_from(node)
     missing = {volume for volume in volumes if volume in told or volume not in withheld}
     if missing:
-        withheld |= dict.fromkeys(missing, node.metadata.resource_version)
+        withheld |= dict.fromkeys(sorted(missing), node.metadata.resource_version)
         await _write(client, document, withheld, missing)
     return {volume: withheld[volume] for volume in volumes}
 

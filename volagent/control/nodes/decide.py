@@ -1,6 +1,7 @@
 """When a node is lost, and when it is back. Pure.
 
 A lease counts by when *we* saw it change, on our monotonic clock: nodes' clocks are not compared.
+Who is lost stays so until a renewal is seen: that another server leads is no word of the node.
 A lost node is told in its Ready condition and kept from new pods by a taint. Nothing is taken from
 it here: that it does not answer is no proof that it does not write.
 """
@@ -18,19 +19,34 @@ REASON_READY: Final = "VolagentReady"
 
 
 @dataclass(frozen=True, slots=True)
+class Silence:
+    """What was heard of a node."""
+
+    silent_s: float
+    """Nothing, for so long."""
+    leased: bool = True
+    """There is a Lease of it."""
+    renewed: bool = True
+    """A renewal was seen since we look."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lose:
     """A node's agent is silent."""
 
     silent_s: float
+    leased: bool = True
 
     def describe(self) -> str:
         """For the log and the event."""
-        return f"its agent has not renewed its lease for {self.silent_s:.0f} s"
+        if self.leased:
+            return f"its agent has not renewed its lease for {self.silent_s:.0f} s"
+        return f"its agent has no lease, and has not made one for {self.silent_s:.0f} s"
 
 
 @dataclass(frozen=True, slots=True)
 class Regain:
-    """A lost node renews its lease again."""
+    """A lost node is heard again."""
 
     def describe(self) -> str:
         """For the log and the event."""
@@ -40,12 +56,12 @@ class Regain:
 Step = Lose | Regain
 
 
-def decide_node(node: Node, silent_s: float, timeout_s: float) -> Step | None:
-    """The next step for a node whose lease changed so long ago."""
+def decide_node(node: Node, silence: Silence, timeout_s: float) -> Step | None:
+    """The next step for a node that has been silent for so long."""
     lost = is_lost(node)
-    if silent_s > timeout_s:
-        return None if lost else Lose(silent_s)
-    return Regain() if lost else None
+    if silence.silent_s > timeout_s:
+        return None if lost else Lose(silence.silent_s, silence.leased)
+    return Regain() if lost and silence.renewed else None
 
 
 def is_lost(node: Node) -> bool:

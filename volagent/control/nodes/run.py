@@ -1,8 +1,4 @@
-"""Follows the leases of nodes and tells which are lost.
-
-A node without a lease (one in the server's own process) is never judged. After a start each node
-has its whole time again.
-"""
+"""Tells which nodes are lost, by how long they have been silent (`silence.py`)."""
 
 import asyncio
 
@@ -10,7 +6,6 @@ from volagent.aio.clock import Clock, format_time
 from volagent.aio.queue import KeyedQueue
 from volagent.aio.tasks import Supervisor
 from volagent.client.contract import (
-    LEASES,
     NODES,
     WITH_STATUS,
     ApiError,
@@ -22,11 +17,10 @@ from volagent.client.events import EventRecorder, subject_of
 from volagent.client.informer import Key
 from volagent.client.shared import SharedCopies
 from volagent.control.nodes.decide import Lose, Step, decide_node, patch_of
-from volagent.objects.lease import Lease
+from volagent.control.nodes.silence import SilenceWatch
 from volagent.objects.storage import Node
 from volagent.observe.logs import get_logger
 
-LEASE_NAMESPACE = "kube-node-lease"
 WORKERS = 16
 RETRY_S = 1.0
 
@@ -34,7 +28,7 @@ _log = get_logger("nodes")
 
 
 class NodeLife:
-    """Judges nodes by their leases."""
+    """Judges nodes by their silence."""
 
     def __init__(
         self,
@@ -43,46 +37,36 @@ class NodeLife:
         events: EventRecorder,
         clock: Clock,
         timeout_s: float,
+        *,
+        own_node: str = "",
     ) -> None:
-        """Before `copies.run`."""
+        """`own_node`: the one whose agent is in this process, if any. Before `copies.run`."""
         self._copies = copies
         self._client = client
         self._events = events
         self._clock = clock
         self._timeout_s = timeout_s
-        self._changed_s: dict[str, float] = {}
-        """Node → when its lease was seen to change."""
         self._queue: KeyedQueue[str] | None = None
-        self._leases = copies.follow(LEASES, Lease)
-        self._leases.listen(self._lease_changed)
+        self._silence = SilenceWatch(
+            copies, clock, lambda name, _silent_s: self._mark(name), own_node=own_node
+        )
         copies.nodes.listen(self._node_changed)
 
     async def run(self) -> None:
         """Judge, for ever."""
         await self._copies.wait_synced()
         async with Supervisor() as tasks:
-            now_s = self._clock.monotonic()
+            self._silence.start()
             queue = self._queue = KeyedQueue("node", self._work, tasks.start, width=WORKERS)
-            for name in self._changed_s:
-                self._changed_s[name] = now_s
-                queue.mark(name)
+            for node in self._copies.nodes.values():
+                queue.mark(node.metadata.name)
             try:
                 await asyncio.Event().wait()
             finally:
                 queue.stop()
 
-    def _lease_changed(self, key: Key, _old: Lease | None, new: Lease | None) -> None:
-        namespace, name = key
-        if namespace != LEASE_NAMESPACE:
-            return
-        if new is None:
-            self._changed_s.pop(name, None)
-            return
-        self._changed_s[name] = self._clock.monotonic()
-        self._mark(name)
-
     def _node_changed(self, key: Key, _old: Node | None, new: Node | None) -> None:
-        if new is not None and key[1] in self._changed_s:
+        if new is not None:
             self._mark(key[1])
 
     def _mark(self, name: str) -> None:
@@ -90,11 +74,10 @@ class NodeLife:
             self._queue.mark(name)
 
     async def _work(self, name: str) -> float | None:
-        node, changed_s = self._copies.nodes.get("", name), self._changed_s.get(name)
-        if node is None or changed_s is None:
+        node, silence = self._copies.nodes.get("", name), self._silence.find(name)
+        if node is None or silence is None:
             return None
-        silent_s = self._clock.monotonic() - changed_s
-        step = decide_node(node, silent_s, self._timeout_s)
+        step = decide_node(node, silence, self._timeout_s)
         if step is not None:
             try:
                 await self._carry_out(node, step)
@@ -103,7 +86,7 @@ class NodeLife:
             except ApiError as error:
                 _log.warning("node not judged", node=name, error=error.message)
                 return RETRY_S
-        left_s = self._timeout_s - silent_s
+        left_s = self._timeout_s - silence.silent_s
         return left_s + 0.01 if left_s > 0 else None
 
     async def _carry_out(self, node: Node, step: Step) -> None:

@@ -87,7 +87,7 @@ class ProtectionController:
     def _pod_changed(self, _key: Key, old: Pod | None, _new: Pod | None) -> None:
         if old is None or not old.spec.node_name:
             return  # what it may begin to use is asked of the server when it matters
-        for name in claims_of(old):
+        for name in sorted(claims_of(old)):
             claim = self._copies.claims.get(old.metadata.namespace, name)
             if claim is not None:
                 self._mark_claim(claim)

@@ -119,7 +119,7 @@ class Triggers:
     ) -> None:
         if old is not None and new is not None and not is_bound(new):
             self._note_refusal(old, new)
-        for pod in tuple(self._users.get(key, ())):
+        for pod in sorted(self._users.get(key, ())):
             self._mark(pod)
 
     def _note_refusal(self, old: PersistentVolumeClaim, new: PersistentVolumeClaim) -> None:
@@ -138,7 +138,7 @@ class Triggers:
         for volume in (old, new):
             reference = volume.spec.claim_ref if volume is not None else None
             if reference is not None:
-                for pod in tuple(self._users.get((reference.namespace, reference.name), ())):
+                for pod in sorted(self._users.get((reference.namespace, reference.name), ())):
                     self._mark(pod)
         if new is not None and new.spec.claim_ref is None and new.status.phase == "Available":
             self._mark_stuck()
@@ -166,7 +166,7 @@ class Triggers:
 
     def _sweep_now(self) -> None:
         self._sweep = None
-        for key in tuple(self.stuck):
+        for key in sorted(self.stuck):
             self._mark(key)
 
 
