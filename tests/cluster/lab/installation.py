@@ -52,15 +52,15 @@ class SupervisedInstallation(CheckoutInstallation):
     def __init__(self, name: str) -> None:
         self.pid_file = f"/run/{name}.pid"
         self._config = f"/etc/volagent/{name}.toml"
-        self._log = f"/run/{name}.log"
-        self.show_log = f"tail -n 60 {self._log}"
+        self.log = f"/run/{name}.log"
+        self.show_log = f"tail -n 60 {self.log}"
 
     def start(self, machine: Machine, verb: str, settings: str) -> None:
         """In a session of its own, in the machine's mount namespace."""
         machine.put_file(self._config, settings)
         machine.run(
             f"cd /\nsetsid bash -c '{self._SUPERVISE}' {self.program} {verb}"
-            f" --config {self._config} </dev/null >>{self._log} 2>&1 &\n"
+            f" --config {self._config} </dev/null >>{self.log} 2>&1 &\n"
             f"echo $! >{self.pid_file}"
         )
 

@@ -59,6 +59,11 @@ class OneServer(Server):
         """Of its supervisor."""
         return self._installation.pid_file
 
+    def has_led_last(self) -> bool:
+        """Whether it led when it said something about that for the last time."""
+        lines = f'grep -oE \'"event": ?"leading( no more)?"\' {self._installation.log} || true'
+        return self.machine.run(lines).out.rstrip().endswith('leading"')
+
 
 class SharedServers(Server):
     """All of them as one: who is asked is the first that was not killed, or the next."""
