@@ -49,7 +49,8 @@ test: setup system-packages moto  ## run every test (as root; without, those tha
 
 .PHONY: torture
 torture: setup system-packages  ## fail VMs while they write, 20 seeds of every failure (as root, hours)
-	@VOLAGENT_TORTURE_SEEDS=20 $(bin)/pytest -n 3 tests/cluster/test_writers.py $(ARGS)
+	@VOLAGENT_TORTURE_SEEDS=20 $(bin)/pytest -n 3 \
+	  tests/cluster/test_writers.py tests/cluster/test_writers_etcd.py $(ARGS)
 
 box := vagrant/.cache/volagent.box
 

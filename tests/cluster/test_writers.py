@@ -7,7 +7,6 @@ A seed moves the moment of the failure. `VOLAGENT_TORTURE_SEEDS=20` runs every f
 `VOLAGENT_TORTURE_SEEDS=5:10` with the seeds 5 to 9.
 """
 
-import os
 import random
 import time
 from collections.abc import Iterable, Iterator
@@ -22,24 +21,21 @@ from tests.cluster.writer_failures import (
     FROZEN,
     FROZEN_LONG,
     KILLED,
+    LONG,
     NETWORK,
     POWER,
+    SEEDS,
     SERVER,
     SERVER_KILLED,
     STOPPED,
     STORAGE,
     WITH_SERVER,
     Failure,
+    long,
 )
 from tests.cluster.writer_site import FENCINGS, MOVE_S, STAYS_S, Site, build_site, name_of
 
 pytestmark = pytest.mark.only_on("uml", reason="the consoles of the machines are read as they run")
-
-ASKED = os.environ.get("VOLAGENT_TORTURE_SEEDS", "")
-SEEDS = range(*map(int, ASKED.split(":"))) if ASKED else range(1)
-LONG = bool(ASKED)
-"""`make test` has time for some of the failures."""
-long = pytest.mark.skipif(not LONG, reason="takes hours: `make torture`")
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,23 @@
 """What happens to a node while its pod writes, and how that ends."""
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import pytest
 
 from tests.cluster.lab.cluster import Agent
 from tests.cluster.lab.iscsi_initiator import IscsiInitiator
 from tests.cluster.lab.machine import PID_FILE
 from tests.cluster.writer_site import Site, machine_of
+
+ASKED = os.environ.get("VOLAGENT_TORTURE_SEEDS", "")
+SEEDS = range(*map(int, ASKED.split(":"))) if ASKED else range(1)
+"""As many as asked for, or from the first to before the last."""
+LONG = bool(ASKED)
+"""`make test` has time for some of the failures."""
+long = pytest.mark.skipif(not LONG, reason="takes hours: `make torture`")
 
 FROZEN_LONG_S = 50.0
 """After its disks have moved, which takes more than 10 s."""

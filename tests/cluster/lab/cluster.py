@@ -1,5 +1,6 @@
 """A cluster: a storage machine, a server, and two nodes whose agents have joined it."""
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -14,7 +15,7 @@ _SERVER = Hardware(memory_mib=512, disks_mib=(128,))
 _NODE = Hardware(memory_mib=640, disks_mib=(256,))
 
 
-_SETTINGS = "[failover]\nunsteady_losses = 1000\n"
+SETTINGS = "[failover]\nunsteady_losses = 1000\n"
 """Scenarios lose the same two nodes again and again."""
 
 
@@ -30,14 +31,13 @@ class Server(Daemon):
 
     def make_join_command(self) -> str:
         """What makes another machine a node."""
-        program = self.machine.installation.program
-        command = f"{program} token create --ttl {_TOKEN_LIFE_S} --address {self.url}"
-        return self.machine.run(command).out.removeprefix("volagent ").strip()
+        said = self.volagent(f"token create --ttl {_TOKEN_LIFE_S} --address {self.url}")
+        return said.removeprefix("volagent ").strip()
 
     def volagent(self, arguments: str, *, timeout_s: float = 60.0) -> str:
         """What the command line says to an administrator here."""
-        program = self.machine.installation.program
-        return self.machine.run(f"{program} {arguments}", timeout_s=timeout_s).out
+        command = f"{self.installation.program} {arguments} --run-dir {self.run_dir}"
+        return self.machine.run(command, timeout_s=timeout_s).out
 
     def events(self, document: Json) -> list[str]:
         """`Reason: message` of an object's events."""
@@ -73,6 +73,10 @@ class Agent(VolagentNode):
         )
 
 
+def _add_server(lab: Lab) -> Server:
+    return Server(lab.add_machine("server", _SERVER), settings=SETTINGS)
+
+
 @dataclass(frozen=True)
 class Cluster:
     """The machines by what they do; started by `start`."""
@@ -82,10 +86,10 @@ class Cluster:
     nodes: tuple[Agent, ...] = field(default=())
 
     @classmethod
-    def build(cls, lab: Lab) -> "Cluster":
+    def build(cls, lab: Lab, add_server: Callable[[Lab], Server] = _add_server) -> "Cluster":
         """Boot everything, and let the nodes join."""
         storage = lab.add_machine("storage", _STORAGE)
-        server = Server(lab.add_machine("server", _SERVER), settings=_SETTINGS)
+        server = add_server(lab)
         nodes = tuple(Agent(lab.add_machine(name, _NODE)) for name in ("node01", "node02"))
         lab.start_all()
         cluster = cls(storage, server, nodes)

@@ -11,14 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.cluster.lab.machine import PID_FILE, Machine
+from tests.cluster.lab.machine import PID_FILE, Installation, Machine
 from volagent.client.contract import RESOURCES
 
 Json = dict[str, Any]
 
 _DATA = "/data"
 _RUN = "/run/volagent"
-_SOCKET = f"{_RUN}/volagent.sock"
 _START_TIMEOUT_S = 60.0
 _RESOURCES = {resource.kind: resource for resource in RESOURCES}
 
@@ -60,11 +59,34 @@ class Daemon:
         }
         self._requests = itertools.count()
 
+    @property
+    def installation(self) -> Installation:
+        """Who starts and ends it."""
+        return self.machine.installation
+
+    @property
+    def pid_file(self) -> str:
+        """On the machine."""
+        return PID_FILE
+
+    @property
+    def run_dir(self) -> str:
+        """On the machine."""
+        return str(self.options["run_dir"])
+
     def start(self) -> Awaited:
         """Start the daemon with its settings and wait until `/readyz` says 200."""
+        self.begin()
+        return self.wait_serving()
+
+    def begin(self) -> None:
+        """Start it, and wait for nothing."""
         self.mount_data()
         top = "".join(f"{key} = {json.dumps(value)}\n" for key, value in self.options.items())
-        self.machine.installation.start(self.machine, self.verb, top + self._settings)
+        self.installation.start(self.machine, self.verb, top + self._settings)
+
+    def wait_serving(self) -> Awaited:
+        """Wait until `/readyz` says 200."""
         return self._until("/readyz", "serving", _START_TIMEOUT_S)
 
     def mount_data(self) -> None:
@@ -73,15 +95,15 @@ class Daemon:
 
     def kill(self) -> None:
         """`kill -9`, and wait until it is gone."""
-        self.machine.installation.kill(self.machine, self.verb)
+        self.installation.kill(self.machine, self.verb)
 
     def stop(self) -> None:
         """SIGTERM, and wait until it has ended."""
-        self.machine.installation.stop(self.machine, self.verb)
+        self.installation.stop(self.machine, self.verb)
 
     def is_running(self) -> bool:
         """Whether there is a daemon."""
-        alive = f"pid=$(cat {PID_FILE}) && kill -0 $pid"
+        alive = f"pid=$(cat {self.pid_file}) && kill -0 $pid"
         return self.machine.run(alive, check=False).code == 0
 
     def call(self, method: str, path: str, body: Json | None = None) -> Any:
@@ -178,7 +200,9 @@ class Daemon:
 
     def metrics(self) -> str:
         """What `/metrics` says."""
-        return self.machine.run(f"curl -sSf --unix-socket {_SOCKET} http://volagent/metrics").out
+        return self.machine.run(
+            f"curl -sSf --unix-socket {self._socket} http://volagent/metrics"
+        ).out
 
     def uid(self, pod: Json) -> str:
         """The pod's uid."""
@@ -186,7 +210,7 @@ class Daemon:
 
     def log(self) -> str:
         """The daemon's log, its end."""
-        return self.machine.run(self.machine.installation.show_log, check=False).out
+        return self.machine.run(self.installation.show_log, check=False).out
 
     def _until(self, path: str, wish: str, within_s: float) -> Awaited:
         (answer,) = self._ask([self._wait(path, wish, within_s)], within_s)
@@ -194,13 +218,20 @@ class Daemon:
 
     def _wait(self, path: str, wish: str, within_s: float) -> Json:
         within_s *= self.machine.patience
-        return {"do": "until", "path": path, "is": wish, "within_s": within_s, "pid_file": PID_FILE}
+        return {
+            "do": "until", "path": path, "is": wish, "within_s": within_s,
+            "pid_file": self.pid_file,
+        }  # fmt: skip
+
+    @property
+    def _socket(self) -> str:
+        return f"{self.run_dir}/volagent.sock"
 
     def _ask(self, requests: "Sequence[Json] | Any", within_s: float = 0.0) -> list[Json]:
-        file = f"/run/request-{next(self._requests)}.json"
+        file = f"{self.run_dir}-request-{next(self._requests)}.json"
         self.machine.put_file(file, json.dumps(list(requests)))
         said = self.machine.run(
-            f"python3 -I -S {self.machine.installation.guest_files}/api.py {_SOCKET} {file}",
+            f"python3 -I -S {self.installation.guest_files}/api.py {self._socket} {file}",
             timeout_s=60.0 + within_s,
             check=False,
         )

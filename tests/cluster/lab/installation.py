@@ -11,6 +11,7 @@ _CHECKOUT = Path(__file__).parents[3]
 _GUEST = Path(__file__).parent / "guest"
 _LOG = "/run/volagent.log"
 _WAIT_ENDED = "while kill -0 $pid 2>/dev/null; do sleep 0.05; done"
+_WAIT_GROUP_ENDED = "while kill -0 -- $pid 2>/dev/null; do sleep 0.05; done"
 
 
 class CheckoutInstallation:
@@ -37,6 +38,42 @@ class CheckoutInstallation:
     def stop(self, machine: Machine, verb: str) -> None:
         """By its pid."""
         machine.run(f"pid=$(cat {PID_FILE}); kill -TERM $pid; {_WAIT_ENDED}")
+
+
+class SupervisedInstallation(CheckoutInstallation):
+    """The same for one of several daemons on a machine; one that ends is started again.
+
+    As `Restart=always` and `RestartSec=1s` of the unit do it, while who was killed by a scenario
+    stays away: its supervisor goes with it, both are one process group.
+    """
+
+    _SUPERVISE = 'while code=0; "$0" "$@" || code=$?; [ $code != 2 ]; do sleep 1; done'
+
+    def __init__(self, name: str) -> None:
+        self.pid_file = f"/run/{name}.pid"
+        self._config = f"/etc/volagent/{name}.toml"
+        self.log = f"/run/{name}.log"
+        self.show_log = f"tail -n 60 {self.log}"
+
+    def start(self, machine: Machine, verb: str, settings: str) -> None:
+        """In a session of its own, in the machine's mount namespace."""
+        machine.put_file(self._config, settings)
+        machine.run(
+            f"cd /\nsetsid bash -c '{self._SUPERVISE}' {self.program} {verb}"
+            f" --config {self._config} </dev/null >>{self.log} 2>&1 &\n"
+            f"echo $! >{self.pid_file}"
+        )
+
+    def kill(self, machine: Machine, verb: str) -> None:
+        """The whole group."""
+        machine.run(f"pid=-$(cat {self.pid_file}); kill -KILL -- $pid; {_WAIT_GROUP_ENDED}")
+
+    def stop(self, machine: Machine, verb: str) -> None:
+        """The supervisor, lest it start another; then the daemon, in order."""
+        machine.run(
+            f"pid=-$(cat {self.pid_file}); kill -KILL ${{pid#-}}; kill -TERM -- $pid;"
+            f" {_WAIT_GROUP_ENDED}"
+        )
 
 
 _UNITS = {"run": "volagent", "server": "volagent-server", "agent": "volagent-agent"}
