@@ -1,4 +1,4 @@
-"""What a real agent watches, as its server is asked: each kind once, and what the bench imitates."""
+"""What a real agent watches, as its server is asked: each kind once, as the bench imitates it."""
 
 import asyncio
 import re
