@@ -10,6 +10,7 @@ pods are 30 for each agent, volumes 60.
 
 import asyncio
 import os
+import select
 import subprocess
 import sys
 import time
@@ -44,6 +45,8 @@ FEW_STEADY_S = 5.0
 LOST_NODES = 3
 """Stopped one after the other, for as many values."""
 START_S, SETTLE_S, MOVE_S = 1800.0, 1800.0, 120.0
+LOOK_AGAIN_S = 1.0
+"""Whether the server is still there."""
 MEBI = 2**20
 
 
@@ -97,6 +100,10 @@ class Cluster:
     def _hear(self, word: str) -> list[str]:
         assert self.driver is not None
         assert self.driver.stdout is not None
+        while not select.select([self.driver.stdout], [], [], LOOK_AGAIN_S)[0]:
+            if self.server.process is not None and self.server.process.poll() is not None:
+                told = (self.server.base / "log").read_text()[-2000:]
+                raise RuntimeError(f"the server ended: {told}")
         line = self.driver.stdout.readline().split()
         if not line or line[0] != word:
             told = (self.base / "agents.log").read_text()[-2000:]
