@@ -10,6 +10,7 @@ pods are 30 for each agent, volumes 60.
 
 import asyncio
 import os
+import select
 import subprocess
 import sys
 import time
@@ -39,9 +40,13 @@ from volagent.api.authority import Authority
 AGENTS, QUICK_AGENTS, FEW_AGENTS = 250, 100, 10
 PODS_EACH = 30
 STEADY_S, QUICK_STEADY_S = 60.0, 20.0
+FEW_STEADY_S = 5.0
+"""Each has renewed its lease by then."""
 LOST_NODES = 3
 """Stopped one after the other, for as many values."""
 START_S, SETTLE_S, MOVE_S = 1800.0, 1800.0, 120.0
+LOOK_AGAIN_S = 1.0
+"""Whether the server is still there."""
 MEBI = 2**20
 
 
@@ -56,6 +61,8 @@ class Cluster:
         self.server.ready_within_s = START_S
         self.driver: subprocess.Popen[str] | None = None
         self.watches = 0
+        self.took_s: dict[str, float] = {}
+        """How long each part of the start took."""
 
     def prepare(self) -> None:
         """Have etcd, and a state directory for the server."""
@@ -66,8 +73,9 @@ class Cluster:
 
     def start(self) -> None:
         """Start the server, then the agents, and wait until all of them watch."""
-        self.server.start()
+        self.took_s["server"] = self.server.start()
         self._certify()
+        began_s = time.monotonic()
         with open(self.base / "agents.log", "ab") as log:
             self.driver = subprocess.Popen(
                 [
@@ -77,6 +85,7 @@ class Cluster:
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
             )  # fmt: skip
         self.watches = int(self._hear("ready")[0])
+        self.took_s["agents"] = time.monotonic() - began_s
 
     def _certify(self) -> None:
         directory = self.base / "agents"
@@ -91,6 +100,10 @@ class Cluster:
     def _hear(self, word: str) -> list[str]:
         assert self.driver is not None
         assert self.driver.stdout is not None
+        while not select.select([self.driver.stdout], [], [], LOOK_AGAIN_S)[0]:
+            if self.server.process is not None and self.server.process.poll() is not None:
+                told = (self.server.base / "log").read_text()[-2000:]
+                raise RuntimeError(f"the server ended: {told}")
         line = self.driver.stdout.readline().split()
         if not line or line[0] != word:
             told = (self.base / "agents.log").read_text()[-2000:]
@@ -118,6 +131,7 @@ class Cluster:
 def _wait_attached(cluster: Cluster) -> None:
     """Until every exclusive disk is attached and its node says that it uses it."""
     each = -(-PODS_EACH // EXCLUSIVE_EACH)
+    began_s = time.monotonic()
 
     async def wait() -> None:
         connection = await Connection.open(cluster.server.socket)
@@ -132,6 +146,7 @@ def _wait_attached(cluster: Cluster) -> None:
         connection.close()
 
     asyncio.run(wait())
+    cluster.took_s["disks"] = time.monotonic() - began_s
 
 
 def _measure_steady(cluster: Cluster, steady_s: float) -> dict[str, float]:
@@ -221,7 +236,7 @@ def _measure(
         cluster.start()
         _say(f"{agents} agents watch, {cluster.watches} watches")
         _wait_attached(cluster)
-        _say("all disks are attached")
+        _say(f"all disks are attached; the start took, in s: {cluster.took_s}")
         steady = _measure_steady(cluster, steady_s)
         _say(f"steady: {steady}")
         lost = [_lose_one(cluster, number) for number in range(LOST_NODES)]
@@ -240,15 +255,16 @@ def run_scale(base: Path, *, quick: bool) -> Iterator[Figure]:
     agents = int(os.environ.get("VOLAGENT_BENCH_AGENTS", 0)) or (QUICK_AGENTS if quick else AGENTS)
     steady_s = QUICK_STEADY_S if quick else STEADY_S
     pattern = _make_pattern(base / "pattern")
-    _, _, few_s = _measure(base / "few", pattern, FEW_AGENTS, 1.0)
+    _, _, few_s = _measure(base / "few", pattern, FEW_AGENTS, FEW_STEADY_S)
     cluster, steady, many_s = _measure(base / "many", pattern, agents, steady_s)
     size = f"{agents} agents, {cluster.pods} pods, {2 * cluster.pods} volumes"
     rounded = {name: round(value, 1) for name, value in steady.items()}
+    started = {f"{part}_start_s": round(took, 1) for part, took in cluster.took_s.items()}
     yield Figure(
         "scale_server_cpu_percent", "%", [steady["server_cpu_percent"]], "<= 100",
         f"of one core, over {steady_s:g} s: {size}, {cluster.watches} watches",
         extra={"etcd_cpu_percent": rounded["etcd_cpu_percent"],
-               "watched_events_per_s": rounded["events_per_s"]},
+               "watched_events_per_s": rounded["events_per_s"], **started},
     )  # fmt: skip
     yield Figure(
         "scale_server_rss_mib", "MiB", [steady["server_rss_mib"]], "<= 2048", size,

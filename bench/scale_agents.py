@@ -5,6 +5,7 @@ directory. Real are the client, the lease, the informers of what an agent acts u
 its Node with its gate, and the worker that carries Fencings out; simulated is what the storage
 says, and that pods run as soon as their disks may be touched. The other watches of an agent are
 there, each on a connection of its own, and only counted: they begin at the present, without a list.
+That the watches are those of a real agent, `tests/kernel/daemon/test_agent_watches.py` says.
 
 Told on standard output: `ready WATCHES` when all are there, `stopped NAME SECONDS` (of its last
 renewal that was answered, by the machine's monotonic clock) after `stop NAME` on standard input,
@@ -53,18 +54,22 @@ STARTING_AT_ONCE: Final = 16
 DISK: Final = "volagent.dev/bench-disk"
 """Annotation of a pod: the unique name of its exclusive disk."""
 CONDITION: Final = {"type": "volagent.dev/VolumesReady", "status": "True"}
+ACTED_UPON: Final = (
+    ("/api/v1/pods", "spec.nodeName={node}"),
+    ("/api/v1/nodes", "metadata.name={node}"),
+    ("/apis/volagent.dev/v1/fencings", "spec.executor={node}"),
+)
+"""Watches whose events matter here: path and field selector."""
 OTHER_WATCHES: Final = (
-    ("/api/v1/persistentvolumeclaims", ""), ("/api/v1/persistentvolumeclaims", ""),
-    ("/api/v1/persistentvolumes", ""), ("/api/v1/persistentvolumes", ""),
-    ("/api/v1/pods", "spec.nodeName={node}"), ("/api/v1/nodes", "metadata.name={node}"),
+    ("/api/v1/persistentvolumeclaims", ""),
+    ("/api/v1/persistentvolumes", ""),
     ("/apis/storage.k8s.io/v1/storageclasses", ""),
     ("/apis/snapshot.storage.k8s.io/v1/volumesnapshots", ""),
     ("/apis/snapshot.storage.k8s.io/v1/volumesnapshotcontents", ""),
     ("/apis/snapshot.storage.k8s.io/v1/volumesnapshotclasses", ""),
     ("/apis/volagent.dev/v1/fencings", "spec.nodeName={node}"),
 )  # fmt: skip
-"""Beside those of the informers below; see `node/world.py`, `client/shared.py`, `fence_word.py`."""
-ACTED_UPON: Final = 3
+"""Those that are only counted; see `node/world.py`, `client/shared.py`, `fence_word.py`."""
 
 
 class Counted:
@@ -157,8 +162,7 @@ class SimulatedAgent:
             await tasks.finish_operations(0)
 
     def _make_informers(self, worker: FencingWorker) -> list[Informer[Any]]:
-        own = [f"spec.nodeName={self.name}", f"metadata.name={self.name}",
-               f"spec.executor={self.name}"]  # fmt: skip
+        own = [selector.format(node=self.name) for _, selector in ACTED_UPON]
         parts: list[tuple[Any, Any, Any]] = [
             (PODS, Pod, self._pod_changed), (NODES, Node, self._reporter.saw),
             (FENCINGS, Fencing, worker.saw),
@@ -283,7 +287,7 @@ async def _run(directory: Path, url: str, first: int, count: int) -> None:
                 await task
 
     await asyncio.gather(*(start(agent) for agent in agents.values()))
-    print(f"ready {count * (len(OTHER_WATCHES) + ACTED_UPON)}", flush=True)
+    print(f"ready {count * (len(OTHER_WATCHES + ACTED_UPON))}", flush=True)
     lines = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(lines), sys.stdin

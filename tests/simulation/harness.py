@@ -19,6 +19,7 @@ from volagent.aio.tasks import Supervisor
 from volagent.api.admission import Admission
 from volagent.api.inprocess import InProcessClient
 from volagent.client.contract import PODS, NotFound
+from volagent.client.shared import SharedCopies
 from volagent.drivers import make_drivers
 from volagent.drivers.layout import Layout
 from volagent.drivers.payload import NodeFacts
@@ -77,8 +78,8 @@ class Machine:
         )  # fmt: skip
         book = RecordBook(f"{self.directory}/records", boot_id=f"boot-{self.boot}")
         return NodeAgent(
-            config, client=self.agent_client, host=host, drivers=drivers, book=book,
-            hand_over=hand_over, clock=self.clock, start=start,
+            config, copies=SharedCopies(self.agent_client), host=host, drivers=drivers,
+            book=book, hand_over=hand_over, clock=self.clock, start=start,
         )  # fmt: skip
 
     @contextlib.asynccontextmanager

@@ -11,6 +11,11 @@ JSON = "application/json"
 _ENCODER = msgspec.json.Encoder()
 
 
+def encode_json(value: Any) -> bytes:
+    """A JSON text."""
+    return _ENCODER.encode(value)
+
+
 def json_response(value: Any, status: int = 200, warnings: tuple[str, ...] = ()) -> web.Response:
     """A JSON document; each warning becomes a `Warning` header, which kubectl prints.
 

@@ -20,12 +20,13 @@ from volagent.api.decode import (
     media_type,
     read_body,
 )
-from volagent.api.query import Query, read_dry_run
-from volagent.api.responses import json_response
+from volagent.api.query import EMPTY_QUERY, Query, read_dry_run
+from volagent.api.responses import encode_json, json_response
 from volagent.api.routes import Target
 from volagent.api.serving import ServedClient
 from volagent.api.strictness import check_applied, check_fields, check_patch
 from volagent.api.watchstream import WatchStreams
+from volagent.api.whole_lists import WholeLists, send_text
 from volagent.client.contract import (
     PODS,
     SERVICE_ACCOUNTS,
@@ -59,6 +60,7 @@ class Verbs:
     def __init__(self, client: ServedClient, watches: WatchStreams) -> None:
         self._client = client
         self._watches = watches
+        self._lists = WholeLists()
 
     async def answer(
         self, request: web.BaseRequest, target: Target, query: Query
@@ -136,16 +138,27 @@ class Verbs:
             return await self._watches.serve(request, target, query, shape)
         if query.limit < 0:
             raise BadRequest("limit may not be negative")
-        listing = await self._client.list(
+        if tables.wants_table(request):
+            listing = await self._read_list(target, query)
+            return json_response(tables.table_of(target.resource, listing, query.include_object))
+
+        async def make() -> bytes:
+            return encode_json(list_document(target, await self._read_list(target, query)))
+
+        if query == EMPTY_QUERY:
+            text = await self._lists.share((target.resource, target.namespace), make)
+        else:
+            text = await make()
+        return await send_text(request, text)
+
+    async def _read_list(self, target: Target, query: Query) -> Listing:
+        return await self._client.list(
             target.resource,
             query.select(target.namespace),
             resource_version=query.resource_version,
             limit=query.limit,
             continue_token=query.continue_token,
         )
-        if tables.wants_table(request):
-            return json_response(tables.table_of(target.resource, listing, query.include_object))
-        return json_response(list_document(target, listing))
 
     async def _update(self, request: web.BaseRequest, target: Target, query: Query) -> web.Response:
         body = await read_body(request)

@@ -67,7 +67,9 @@ class Informer(Generic[T]):
         self._decode = decode
         self.on_change = on_change
         self.synced = asyncio.Event()
-        """Set once the first list is in the copy."""
+        """Set once the first list is in the copy, or it goes by what `seed` was given."""
+        self.listed = asyncio.Event()
+        """Set once the first list is in the copy: what is not in it does not exist."""
         self._objects: dict[Key, T] = {}
         self._versions: dict[Key, tuple[str, str]] = {}
         self._version = ""
@@ -111,7 +113,7 @@ class Informer(Generic[T]):
             listing = await self._client.list(self._resource, self._selection)
         except (NotFound, Forbidden):
             if self._resource.newer:
-                self.synced.set()
+                self._have_list()
             raise
         gone = set(self._versions)
         async for document in in_slices(listing.items):
@@ -119,7 +121,11 @@ class Informer(Generic[T]):
         for key in gone:
             self._forget(key)
         self._version = listing.resource_version
+        self._have_list()
+
+    def _have_list(self) -> None:
         self.synced.set()
+        self.listed.set()
 
     async def _follow(self) -> None:
         changes = self._client.watch(

@@ -56,12 +56,12 @@ async def _run(process: Process) -> None:
             Supervisor() as tasks,
             RemoteClient(_order(settings), settings.node_name, context) as client,
         ):
-            node = make_node_side(
-                settings, client, process.helpers, process.clock, tasks.start, by_name=True
-            )
             # What is made on this VM is made for it; only a storage node knows the others.
-            only_node = settings.node_name if node.storage is None else ""
+            only_node = "" if settings.storage.enabled else settings.node_name
             copies = SharedCopies(client, pods_of_node=settings.node_name, only_node=only_node)
+            node = make_node_side(
+                settings, copies, process.helpers, process.clock, tasks.start, by_name=True
+            )
             fence = make_fence(settings, client, node.agent, process.clock, tasks.start)
             serving = _make_serving(process, client, copies, node)
             process.listen_to_signals(serving.reload)

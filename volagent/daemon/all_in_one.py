@@ -64,8 +64,9 @@ async def _run(process: Process) -> None:
                 start_loop("store", store.wait_broken())
                 start_loop("housekeeping", client.housekeeping.run())
                 node = make_node_side(
-                    settings, client, process.helpers, process.clock, tasks.start, by_name=False
-                )
+                    settings, server.copies, process.helpers, process.clock, tasks.start,
+                    by_name=False,
+                )  # fmt: skip
                 machine, controllers = _make_controllers(process, client, server.copies, node)
                 beside = Beside(
                     TrashService(machine.provisioners, client),

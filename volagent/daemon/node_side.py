@@ -10,7 +10,7 @@ from typing import Any
 
 from volagent.aio.backoff import BackOff
 from volagent.aio.clock import Clock
-from volagent.client.contract import Client
+from volagent.client.shared import SharedCopies
 from volagent.daemon.block_store import describe_extras, open_block_store
 from volagent.daemon.controllers import Machine
 from volagent.daemon.storage_side import StorageSide, make_storage_side
@@ -88,7 +88,7 @@ class NodeSide:
 
 def make_node_side(
     settings: Settings,
-    client: Client,
+    copies: SharedCopies,
     helpers: Helpers,
     clock: Clock,
     start: StartTask,
@@ -125,8 +125,8 @@ def make_node_side(
     hand_over = _make_hand_over(settings, clock, layout, address, node["allocatable"])
     book = RecordBook(f"{settings.run_dir}/records", boot_id=read_boot_id())
     agent = NodeAgent(
-        config, client=client, host=host, drivers=drivers, book=book, hand_over=hand_over,
-        clock=clock, start=start,
+        config, copies=copies, host=host, drivers=drivers, book=book,
+        hand_over=hand_over, clock=clock, start=start,
     )  # fmt: skip
     provisioners = make_local_provisioners(
         host, helpers, clock,
@@ -139,7 +139,7 @@ def make_node_side(
     if storage is not None:
         fences = join_fences(storage.fences, fences)
     fencing = NodeFencing(
-        client, clock, settings.node_name, drivers=drivers, fences=fences, start=start
+        copies.client, clock, settings.node_name, drivers=drivers, fences=fences, start=start
     )
     return NodeSide(
         agent, hand_over, _make_machine(host, helpers, provisioners, storage),

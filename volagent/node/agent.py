@@ -18,8 +18,8 @@ import msgspec
 
 from volagent.aio.clock import Clock
 from volagent.aio.queue import KeyedQueue
-from volagent.client.contract import Client
 from volagent.client.events import EventRecorder
+from volagent.client.shared import SharedCopies
 from volagent.drivers.contract import DriverTable, VolumeKey
 from volagent.host.contract import Closeable, Host
 from volagent.node.actual import Actual
@@ -68,7 +68,7 @@ class NodeAgent:
         self,
         config: AgentConfig,
         *,
-        client: Client,
+        copies: SharedCopies,
         host: Host,
         drivers: DriverTable,
         book: RecordBook,
@@ -77,6 +77,7 @@ class NodeAgent:
         start: Start,
     ) -> None:
         self.config = config
+        client = copies.client
         self.host = host
         self.clock = clock
         self.trace = Trace()
@@ -84,7 +85,7 @@ class NodeAgent:
         self.events = EventRecorder(client, clock, component="volagent", host=config.node_name)
         self.tokens = TokenCache(client, clock, start, self._token_arrived)
         self.world = NodeWorld(
-            client, config.node_name, config.facts, self.tokens.get, config.start_by_name
+            copies, config.node_name, config.facts, self.tokens.get, config.start_by_name
         )
         self.resolver = Resolver(drivers, config.layout, self.world)
         self.drivers = drivers
@@ -264,13 +265,13 @@ class NodeAgent:
     # -- events -----------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        self.world.pods.on_change = self._pod_changed
-        self.world.secrets.on_change = self._object_changed("Secret")
-        self.world.config_maps.on_change = self._object_changed("ConfigMap")
-        claim_changed = self._object_changed("PersistentVolumeClaim")
-        self.world.claims.on_change = self.growth.listen(claim_changed)
-        self.world.volumes.on_change = self._object_changed("PersistentVolume")
-        self.world.nodes.on_change = self.node.saw
+        world = self.world
+        world.pods.listen(self._pod_changed)
+        world.secrets.listen(self._object_changed("Secret"))
+        world.config_maps.listen(self._object_changed("ConfigMap"))
+        world.claims.listen(self.growth.listen(self._object_changed("PersistentVolumeClaim")))
+        world.volumes.listen(self._object_changed("PersistentVolume"))
+        world.nodes.listen(self.node.saw)
 
     def _pod_changed(self, _: tuple[str, str], old: Pod | None, new: Pod | None) -> None:
         self._changed.set()

@@ -13,7 +13,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from volagent.client.informer import Informer, Key
+from volagent.client.informer import Key
+from volagent.client.shared import Followed
 from volagent.node.world import NodeWorld
 from volagent.objects.meta import TypedObject
 from volagent.objects.pod import Pod
@@ -107,19 +108,19 @@ def _seed_all(world: NodeWorld, known: Remembered) -> None:
     _seed(world.pods, known.pods)
     _seed(world.claims, known.claims)
     _seed(world.volumes, known.volumes)
-    if isinstance(world.config_maps, Informer):
+    if isinstance(world.config_maps, Followed):
         _seed(world.config_maps, known.config_maps)
     else:
         world.config_maps.remember(_by_key(known.config_maps))
-    if not isinstance(world.secrets, Informer):
+    if not isinstance(world.secrets, Followed):
         world.secrets.remember({})
-    if not world.nodes.synced.is_set():
-        world.nodes.seed({})
+    if not world.nodes.informer.synced.is_set():
+        world.nodes.informer.seed({})
 
 
-def _seed(informer: Informer[T], objects: Collection[T]) -> None:
-    if not informer.synced.is_set():
-        informer.seed(_by_key(objects))
+def _seed(followed: Followed[T], objects: Collection[T]) -> None:
+    if not followed.informer.synced.is_set():
+        followed.informer.seed(_by_key(objects))
 
 
 def _by_key(objects: Collection[T]) -> dict[Key, T]:

@@ -1,8 +1,8 @@
 """The objects of one kind that this node's pods name, each watched by itself.
 
 An agent may read a secret because a pod of its node uses it, and may not list secrets. So each is
-followed by its name from the moment a pod refers to it until no pod does. Like an `Informer`:
-`get` answers from memory, `on_change` hears of changes on the loop's thread.
+followed by its name from the moment a pod refers to it until no pod does. As of `Followed` kinds:
+`get` answers from memory, who listens hears of changes on the loop's thread.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Coroutine
 from typing import Any, Generic, TypeVar
 
 from volagent.client.contract import Client, Resource, Selection
-from volagent.client.informer import Informer, Key
+from volagent.client.informer import Informer, Key, Listener
 from volagent.objects.meta import Document
 
 T = TypeVar("T")
@@ -33,7 +33,11 @@ class NamedObjects(Generic[T]):
         self._start = start
         self._followed: dict[Key, tuple[Informer[T], asyncio.Task[None]]] = {}
         self._remembered: dict[Key, T] | None = None
-        self.on_change: Callable[[Key, T | None, T | None], None] = _ignore
+        self._listener: Listener[T] = _ignore
+
+    def listen(self, listener: Listener[T]) -> None:
+        """Have this one hear of every change from now on, in place of the one before."""
+        self._listener = listener
 
     def get(self, namespace: str, name: str) -> T | None:
         """An object; None when there is none, or it has not been read yet."""
@@ -70,4 +74,4 @@ class NamedObjects(Generic[T]):
         self.follow(())
 
     def _changed(self, key: Key, old: T | None, new: T | None) -> None:
-        self.on_change(key, old, new)
+        self._listener(key, old, new)

@@ -102,8 +102,10 @@ class NodeReporter:
         self._changed.set()
         self._hurry.set()
 
-    def saw(self, _key: Key, _old: Node | None, new: Node | None) -> None:
-        """Another version of this node's Node."""
+    def saw(self, key: Key, _old: Node | None, new: Node | None) -> None:
+        """Another version of this node's Node; those of others say nothing about this one."""
+        if key[1] != self._name:
+            return
         if new is None or int(new.metadata.resource_version) > self._gate.version:
             self._known = new
             self._go_on(self._gate.observe(self._in_this_boot(new)))

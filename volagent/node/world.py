@@ -1,4 +1,8 @@
-"""The objects this node works from, as informers keep them: the only way the node reads the API."""
+"""The objects this node works from, as informers keep them: the only way the node reads the API.
+
+What controllers of this process follow as well is one copy, listed and watched once. The node runs
+its informers, since it begins before the others do.
+"""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -12,14 +16,14 @@ from volagent.client.contract import (
     PERSISTENT_VOLUMES,
     PODS,
     SECRETS,
-    Client,
     Selection,
 )
 from volagent.client.informer import Informer
+from volagent.client.shared import Followed, SharedCopies
 from volagent.drivers.payload import NodeFacts, TokenNeed
 from volagent.node.named import NamedObjects, StartTask
 from volagent.objects.meta import Document
-from volagent.objects.pod import Pod, read_pod
+from volagent.objects.pod import Pod
 from volagent.objects.references import Reference
 from volagent.objects.storage import (
     ConfigMap,
@@ -38,49 +42,39 @@ def _read_config_map(document: Document) -> ConfigMap:
     return msgspec.convert(document, ConfigMap)
 
 
-def _read_claim(document: Document) -> PersistentVolumeClaim:
-    return msgspec.convert(document, PersistentVolumeClaim)
-
-
-def _read_volume(document: Document) -> PersistentVolume:
-    return msgspec.convert(document, PersistentVolume)
-
-
-def _read_node(document: Document) -> Node:
-    return msgspec.convert(document, Node)
-
-
 @dataclass(slots=True)
 class NodeWorld:
     """What the resolver looks things up in (`desired.World`)."""
 
-    client: Client
+    copies: SharedCopies
     node_name: str
     facts: NodeFacts
     fetch_token: Callable[[Pod, TokenNeed], bytes | None]
     by_name: StartTask | None = None
     """What follows secrets and configMaps one by one; None: all of them are followed."""
-    pods: Informer[Pod] = field(init=False)
-    secrets: Informer[Secret] | NamedObjects[Secret] = field(init=False)
-    config_maps: Informer[ConfigMap] | NamedObjects[ConfigMap] = field(init=False)
-    claims: Informer[PersistentVolumeClaim] = field(init=False)
-    volumes: Informer[PersistentVolume] = field(init=False)
-    nodes: Informer[Node] = field(init=False)
+    pods: Followed[Pod] = field(init=False)
+    secrets: Followed[Secret] | NamedObjects[Secret] = field(init=False)
+    config_maps: Followed[ConfigMap] | NamedObjects[ConfigMap] = field(init=False)
+    claims: Followed[PersistentVolumeClaim] = field(init=False)
+    volumes: Followed[PersistentVolume] = field(init=False)
+    nodes: Followed[Node] = field(init=False)
+    """This node's Node, and others where somebody else asks for them."""
 
     def __post_init__(self) -> None:
-        client = self.client
+        copies = self.copies
         own = Selection(field_selector=f"spec.nodeName={self.node_name}")
-        self.pods = Informer(client, PODS, own, read_pod)
+        self.pods = copies.lend(PODS, Pod, own)
         if self.by_name is None:
-            self.secrets = Informer(client, SECRETS, Selection(), _read_secret)
-            self.config_maps = Informer(client, CONFIG_MAPS, Selection(), _read_config_map)
+            self.secrets = copies.lend(SECRETS, Secret)
+            self.config_maps = copies.lend(CONFIG_MAPS, ConfigMap)
         else:
-            self.secrets = NamedObjects(client, SECRETS, _read_secret, self.by_name)
-            self.config_maps = NamedObjects(client, CONFIG_MAPS, _read_config_map, self.by_name)
-        self.claims = Informer(client, CLAIMS, Selection(), _read_claim)
-        self.volumes = Informer(client, PERSISTENT_VOLUMES, Selection(), _read_volume)
-        me = Selection(field_selector=f"metadata.name={self.node_name}")
-        self.nodes = Informer(client, NODES, me, _read_node)
+            self.secrets = NamedObjects(copies.client, SECRETS, _read_secret, self.by_name)
+            self.config_maps = NamedObjects(
+                copies.client, CONFIG_MAPS, _read_config_map, self.by_name
+            )
+        self.claims = copies.lend(CLAIMS, PersistentVolumeClaim)
+        self.volumes = copies.lend(PERSISTENT_VOLUMES, PersistentVolume)
+        self.nodes = copies.lend(NODES, Node)
 
     @property
     def informers(self) -> tuple[tuple[str, Informer[object]], ...]:
@@ -90,9 +84,9 @@ class NodeWorld:
             ("claims", self.claims), ("volumes", self.volumes), ("nodes", self.nodes),
         )  # fmt: skip
         return tuple(
-            (name, each)  # type: ignore[misc]  # read-only use, any type will do
+            (name, each.informer)  # type: ignore[misc]  # read-only use, any type will do
             for name, each in all_of_them
-            if isinstance(each, Informer)
+            if isinstance(each, Followed)
         )
 
     def follow(self, references: Collection[Reference]) -> None:

@@ -7,7 +7,8 @@ import pytest
 from tests.contract.client.documents import pod
 from volagent.client.contract import PODS, Selection
 from volagent.client.informer import Informer
-from volagent.objects.pod import read_pod
+from volagent.client.shared import SharedCopies
+from volagent.objects.pod import Pod, read_pod
 
 
 class Reports:
@@ -71,3 +72,30 @@ async def test_informer_misses_nothing_when_many_write_at_once(client, reports):
     assert {view.metadata.name for view in informer.values()} == {f"p{n}" for n in range(100)}
     running.cancel()
     await asyncio.wait([running])
+
+
+async def test_lent_copy_tells_node_and_controllers_the_same_in_place_of_what_was_remembered(
+    client,
+):
+    await client.create(PODS, pod("before"), "default")
+    copies = SharedCopies(client, pods_of_node="vm-1", only_node="vm-1")
+    lent = copies.lend(PODS, Pod, Selection(field_selector="spec.nodeName=vm-1"))
+    listeners = Reports(), Reports()
+    copies.pods.listen(listeners[0])
+    lent.listen(listeners[1])
+    gone = read_pod({**pod("gone"), "metadata": {"name": "gone", "namespace": "default"}})
+    lent.informer.seed({("default", "gone"): gone})
+    running = [asyncio.ensure_future(each) for each in (copies.run(), lent.informer.run())]
+    await copies.wait_synced()
+
+    assert [each.metadata.name for each in copies.pods.values()] == ["before"]
+    await client.create(PODS, pod("here"), "default")
+    for reports in listeners:
+        assert await reports.wait_for(3) == [
+            ("before", False, True),
+            ("gone", True, False),
+            ("here", False, True),
+        ]
+    for task in running:
+        task.cancel()
+    await asyncio.wait(running)

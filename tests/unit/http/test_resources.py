@@ -208,3 +208,16 @@ async def test_strict_validation_names_the_field_when_it_is_unknown(world: World
     assert 'unknown field "specc"' in answer.json["message"]
     warned = await world.call("POST", f"{PODS}?fieldValidation=Warn", pod)
     assert (warned.code, "unknown field" in warned.headers["Warning"]) == (201, True)
+
+
+async def test_long_list_arrives_whole_for_all_who_ask_at_once(world: World) -> None:
+    path, long = "/api/v1/namespaces/default/configmaps", "x" * 100_000
+    for number in range(5):
+        await world.call("POST", path, {"metadata": {"name": f"c{number}"}, "data": {"long": long}})
+
+    answers = await asyncio.gather(*(world.call("GET", path) for _ in range(8)))
+
+    for answer in answers:
+        assert answer.code == 200
+        assert [item["data"]["long"] == long for item in answer.json["items"]] == [True] * 5
+        assert answer.headers["Content-Length"] == str(len(answer.body))
