@@ -7,8 +7,9 @@ MAKEFLAGS += --no-builtin-rules
 
 bin := .venv/bin
 quick_tests := tests/unit tests/contract tests/simulation tests/meta
-# Two files of tests at a time, in their order: the slow ones, with virtual machines, come first.
-side_by_side := -n 2 --dist loadfile --no-loadscope-reorder
+# Three files of tests at a time, in their order: those with virtual machines come first, which are slow
+# and wait half of the time, so that three keep two processors busy.
+side_by_side := -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help
 help:  ## list the targets

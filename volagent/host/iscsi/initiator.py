@@ -358,9 +358,8 @@ class RealInitiator:
 
     async def is_fenced(self, handle: LunHandle) -> bool:
         """By one of the paths that are up."""
-        return await self.claims.is_fenced(
-            handle, self._all_paths(handle.iqn, handle.interface, handle.lun)
-        )
+        paths = self._all_paths(handle.iqn, handle.interface, handle.lun)
+        return await self.claims.is_fenced(handle, paths)
 
     async def drop_if_fenced(self, number: str) -> bool:
         """Whether this node was fenced from a disk; nothing more is sent to it then."""
@@ -373,8 +372,6 @@ class RealInitiator:
                 await self._unwritten.cut(handle, paths)
                 return True
         return False
-
-    # -- what sysfs shows --------------------------------------------------------------------
 
     def _lock(self, iqn: str) -> asyncio.Lock:
         lock = self._locks.get(iqn)
