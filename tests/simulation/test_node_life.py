@@ -213,6 +213,22 @@ def test_empty_dir_on_disk_survives_a_reboot_and_goes_with_its_pod(tmp_path):
     run_virtually(main())
 
 
+def test_pod_that_went_while_the_agent_was_dead_leaves_nothing(tmp_path):
+    async def main():
+        machine = Machine(tmp_path)
+        machine.kernel.add_image(IMAGE, 64 << 20)
+        await declare_world(machine)
+        async with machine.run_agent():
+            await machine.declare(PODS, a_pod("web", DATA, MEMORY, SECRET))
+            await machine.wait_ready("web")
+        await machine.client.delete(PODS, "web", "default", grace_period_seconds=0)
+        async with machine.run_agent():
+            await asyncio.sleep(5)
+            machine.check_nothing_left()
+
+    run_virtually(main())
+
+
 def test_orphaned_directory_with_contents_is_reported_and_left_alone(tmp_path):
     async def main():
         machine = Machine(tmp_path)

@@ -34,7 +34,7 @@ from volagent.node.execute import make_executor
 from volagent.node.grow import GrowthReporter
 from volagent.node.hand_over import RuntimeHandOver
 from volagent.node.index import DesiredIndex
-from volagent.node.orphans import find_orphans, sweep_skeletons
+from volagent.node.orphans import find_orphans, sweep_skeleton, sweep_skeletons
 from volagent.node.plan import plan
 from volagent.node.pods import PodEntry, PodWorker
 from volagent.node.pulled import PulledMounts
@@ -42,6 +42,7 @@ from volagent.node.records import RecordBook
 from volagent.node.recovery import compare_with_kernel, find_outlived, suspect_everything
 from volagent.node.register import NodeReporter
 from volagent.node.report import EventReporter
+from volagent.node.resolved import wishes_of
 from volagent.node.tokens import TokenCache
 from volagent.node.trace import Trace
 from volagent.node.work import VolumeWorker
@@ -293,11 +294,7 @@ class NodeAgent:
         before, entry.pod = entry.pod, new
         if entry.deleting:
             self.pod_queue.mark(uid)
-        elif (
-            before.spec != new.spec
-            or before.metadata.labels != new.metadata.labels
-            or before.metadata.annotations != new.metadata.annotations
-        ):
+        elif wishes_of(before) != wishes_of(new):
             self.resolve(new)
 
     def _object_changed(
@@ -351,6 +348,8 @@ class NodeAgent:
         for uid in sorted(touched):
             if uid in self.pods.entries and self._may_go_on(uid):
                 self.pod_queue.mark(uid)
+            if uid not in self.pods.entries and not self.actual.keys_of(uid):
+                sweep_skeleton(self.host, self.config.layout.pod(uid))
         self.growth.look(key)
         if key.startswith(("pv/", "disk/")):
             (self.node.hurry if self.gate.was_given_back(key) else self.node.touch)()

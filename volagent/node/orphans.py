@@ -38,15 +38,19 @@ def remove_pod_directory(trees: Trees, root: str) -> None:
 def sweep_skeletons(host: Host, layout: Layout, known: Collection[PodUid]) -> None:
     """Remove what is left empty of pods that are gone."""
     for name in host.trees.list_dir(layout.pods):
-        if name in known:
-            continue
-        try:
-            remove_pod_directory(host.trees, f"{layout.pods}/{name}")
-        except HostError as error:
-            _log.warning(
-                "orphaned pod directory", path=f"{layout.pods}/{name}", error=str(error),
-                remedy="see `volagent doctor`; volagent deletes nothing that it did not make",
-            )  # fmt: skip
+        if name not in known:
+            sweep_skeleton(host, f"{layout.pods}/{name}")
+
+
+def sweep_skeleton(host: Host, root: str) -> None:
+    """Remove a pod's directory if nothing is in it; tell, if there is."""
+    try:
+        remove_pod_directory(host.trees, root)
+    except HostError as error:
+        _log.warning(
+            "orphaned pod directory", path=root, error=str(error),
+            remedy="see `volagent doctor`; volagent deletes nothing that it did not make",
+        )  # fmt: skip
 
 
 def find_orphans(host: Host, layout: Layout, known: Collection[PodUid]) -> list[Document]:

@@ -11,7 +11,13 @@ from volagent.drivers.contract import (
     VolumeSpec,
 )
 from volagent.objects.meta import PodUid
+from volagent.objects.pod import Pod
 from volagent.objects.references import Reference
+
+
+def wishes_of(pod: Pod) -> tuple[object, ...]:
+    """What a pod's volumes are made out of: another one, and it has to be resolved anew."""
+    return pod.spec, pod.metadata.labels, pod.metadata.annotations
 
 
 @dataclass(frozen=True, slots=True)
