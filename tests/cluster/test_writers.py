@@ -154,7 +154,7 @@ def test_node_that_thaws_as_its_disks_are_taken_keeps_them_or_loses_them(site, s
     site.start_writers(pod, node)
     FROZEN.begin(site, node)
     site.await_fencing()
-    time.sleep(moment.uniform(0.0, 2.0))
+    time.sleep(moment.uniform(0.0, 4.0))
     FROZEN.end(site, node)
     began = time.monotonic()
     there = site.await_settled(pod, node)
