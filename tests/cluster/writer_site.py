@@ -173,7 +173,10 @@ class Site:
             if time.monotonic() - began > MOVE_S:
                 explained = self.server.volagent(f"explain pod/{name_of(pod)}")
                 fencings = self.server.call("GET", FENCINGS)["items"]
-                raise AssertionError(f"not moved:\n{explained}\n{fencings}\n{self.server.log()}")
+                raise AssertionError(
+                    f"not moved:\n{explained}\n{fencings}\n{self.server.log()}\n"
+                    f"--- the way to the array\n{self.look_at_the_array(self.other(away_from))}"
+                )
             time.sleep(0.2)
 
     def await_settled(self, pod: Json, node: Agent) -> Agent:
@@ -203,6 +206,19 @@ class Site:
         return ("Ready", "True") in [
             (c["type"], c["status"]) for c in found["status"]["conditions"]
         ]
+
+    def look_at_the_array(self, node: Agent) -> str:
+        """What stands between a node and the array, for a failure's message."""
+        array = self.target.machine
+        here = f"ping -c 2 -W 2 {array.address}; iscsiadm -m session -P 1; ss -tn; dmesg | tail -20"
+        there = (
+            "ss -tn; dmesg | tail -20\n"
+            "for each in $(pgrep '^(iscsi|target|tmr)'); do\n"
+            "  cat /proc/$each/comm /proc/$each/stack\n"
+            "done"
+        )
+        said = [node.machine.run(here, check=False).out, array.run(there, check=False).out]
+        return "\n--- array\n".join(said)
 
     def await_return(self, node: Agent) -> None:
         """Until a node is in service again, and has nothing left of what was taken from it."""
