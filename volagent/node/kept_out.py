@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LOOK_S: Final = 5.0
 """What a disk costs in that time is two commands that write nothing."""
+AGAIN_S: Final = 1.0
+"""A refusal is asked about twice: an array whose controllers change over may say anything once."""
 ANSWER_TIMEOUT_S: Final = 30.0
 
 
@@ -57,6 +59,9 @@ class KeptOutWatch:
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT_S):
                 fenced = await driver.is_fenced(device)
+                if fenced:
+                    await asyncio.sleep(AGAIN_S)
+                    fenced = await driver.is_fenced(device)
         except (DriverError, TimeoutError):
             return  # its own steps tell what is wrong with it
         finally:
