@@ -33,7 +33,15 @@ from tests.cluster.writer_failures import (
     Failure,
     long,
 )
-from tests.cluster.writer_site import FENCINGS, MOVE_S, STAYS_S, Site, build_site, name_of
+from tests.cluster.writer_site import (
+    FENCINGS,
+    MOVE_S,
+    NOTICES_S,
+    STAYS_S,
+    Site,
+    build_site,
+    name_of,
+)
 
 pytestmark = pytest.mark.only_on("uml", reason="the consoles of the machines are read as they run")
 
@@ -162,6 +170,7 @@ def test_node_that_thaws_as_its_disks_are_taken_keeps_them_or_loses_them(site, s
     figure(f"thawed as its disks are taken, {outcome}", (time.monotonic() - began) * 1000)
     if there is node:
         site.kill_writers(node)
+        time.sleep(NOTICES_S)
         site.server.wait_ready(pod, within_s=MOVE_S)
         site.start_writers(pod, node)
     else:

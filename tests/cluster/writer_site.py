@@ -28,6 +28,8 @@ KINDS = ("raw", "file")
 SIZE_MIB = 64
 MOVE_S = 120.0
 RETURN_S = 120.0
+NOTICES_S = 12.0
+"""An agent asks every 5 s whether it may still write, and twice when it may not."""
 STAYS_S = 25.0
 """Longer than a lease and a fence take."""
 LINGERS_S = 3.0

@@ -12,7 +12,8 @@ import pytest
 
 from tests.simulation.fencing import VOLUME, Patient
 from tests.simulation.virtual_time import run_virtually
-from volagent.client.contract import EVENTS, FENCINGS, Selection
+from volagent.client.contract import EVENTS, FENCINGS, PODS, Selection
+from volagent.node.status import VOLUMES_READY
 from volagent.objects.fencing import fencing_name
 
 PROMISE_S = 24
@@ -285,6 +286,19 @@ async def test_disk_is_given_up_when_the_machine_slept_longer_than_its_lease(tmp
         assert patient.resets == 0
 
 
+async def follow_ready(patient):
+    """Note what the pod's condition says, one after the other."""
+    patient.told = []
+    own = Selection(namespace="default")
+    since = (await patient.client.list(PODS, own)).resource_version
+    async for batch in patient.client.watch(PODS, own, resource_version=since):
+        for change in batch:
+            for each in change.object.get("status", {}).get("conditions", ()):
+                told = (each["status"], each.get("message", ""))
+                if each["type"] == VOLUMES_READY and patient.told[-1:] != [told]:
+                    patient.told.append(told)
+
+
 @story
 async def test_disk_that_its_storage_refuses_is_given_up_unwritten_and_attached_anew(tmp_path):
     """A fence that was called off had removed the key already, or the storage has forgotten it."""
@@ -292,12 +306,15 @@ async def test_disk_that_its_storage_refuses_is_given_up_unwritten_and_attached_
     async with patient.alive():
         await started(patient)
         written = list(patient.written_out)
+        ready = asyncio.ensure_future(follow_ready(patient))
         patient.fenced.add(1)
         await patient.wait_for(lambda: not patient.fenced, timeout_s=20)  # attached anew
         await patient.wait_for(lambda: patient.has_disk and patient.containers.running)
         assert patient.written_out == written
         assert patient.resets == 0
         await asyncio.sleep(5)  # events are written behind
+        ready.cancel()
+        assert patient.told[-2:] == [("False", "waiting for volumes: data"), ("True", "")]
         events = (await patient.client.list(EVENTS, Selection(namespace="default"))).items
         assert {"VolumeFenced", "DiskLost", "DisksPermitted"} <= {e["reason"] for e in events}
 

@@ -12,7 +12,7 @@ from volagent.drivers.contract import VolumeMode
 from volagent.drivers.layout import Layout
 from volagent.node.actual import Actual
 from volagent.node.desired import API_BACKED
-from volagent.node.pods import HandOver
+from volagent.node.handed import HandOver
 from volagent.node.pulled import PulledMounts
 from volagent.node.resolved import Problem, ResolvedPod, ResolvedVolume
 from volagent.node.sub_paths import resolve_sub_path, sub_path_name

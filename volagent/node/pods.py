@@ -9,11 +9,12 @@ Called by the keyed queue, so never twice at once for a pod. The order that keep
 What a pod has is never taken from it before (4).
 """
 
+import asyncio
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Protocol
 
 from volagent.aio.backoff import earlier_of
 from volagent.aio.breakable import Breakable
@@ -24,9 +25,10 @@ from volagent.drivers.layout import Layout
 from volagent.host.contract import Trees
 from volagent.host.errors import HostError
 from volagent.node.actual import Actual, is_sub_path
+from volagent.node.handed import HandOver, HandsOver
 from volagent.node.index import DesiredIndex
 from volagent.node.orphans import remove_pod_directory
-from volagent.node.resolved import Problem, ResolvedPod, ResolvedVolume
+from volagent.node.resolved import ResolvedPod
 from volagent.node.status import (
     Blocker,
     block_by_failure,
@@ -47,6 +49,7 @@ WAIT_GRACE_S = 3.0
 """How long a volume may wait for somebody else before its pod's condition says so."""
 PROBLEM_GRACE_S = 1.0
 """A problem of the declaration becomes an event only then; the condition has it at once."""
+TELL_LOST_TIMEOUT_S = 2.0
 FINAL_PHASES = ("Succeeded", "Failed")
 
 _log = get_logger("node")
@@ -106,37 +109,6 @@ class PodEntry:
     def leaving(self) -> bool:
         """Nothing is set up for this pod any more."""
         return self.deleting or self.draining or self.finished or bool(self.surrendered)
-
-
-@dataclass(frozen=True, slots=True)
-class HandOver:
-    """The answer of the hand-over to a runtime."""
-
-    status: Document = field(default_factory=dict)
-    """Fields for the pod's status; `conditions` are merged with ours."""
-    released: bool = False
-    """No container of the pod exists any more."""
-    error: str = ""
-    """Why the containers cannot be given their mounts."""
-    retry_after_s: float | None = None
-
-
-class HandsOver(Protocol):
-    """The way to a container runtime."""
-
-    def sub_paths(
-        self, pod: Pod, resolved: ResolvedPod
-    ) -> tuple[Mapping[str, ResolvedVolume], Mapping[str, Problem]]:
-        """The sub-paths the pod's containers want, and those that cannot be made out."""
-
-    async def sync(self, pod: Pod, resolved: ResolvedPod, *, ready: bool) -> HandOver:
-        """Bring the containers where they should be; with `ready` they may be started."""
-
-    async def remove(self, pod: Pod) -> HandOver:
-        """Stop and remove the containers; `released` once none exists."""
-
-    def forget(self, pod: Pod) -> None:
-        """Nothing of the pod is left: forget what was handed over."""
 
 
 @dataclass(slots=True)
@@ -263,12 +235,9 @@ class PodWorker:
         took_s = self.clock.monotonic() - entry.seen_at_s
         pod_ready_seconds.observe(took_s)
         _log.info(
-            "pod volumes ready",
-            pod=f"{entry.pod.metadata.namespace}/{entry.pod.metadata.name}",
-            uid=uid,
-            volumes=len(resolved.volumes),
-            took_ms=round(took_s * 1000.0, 3),
-        )
+            "pod volumes ready", pod=f"{entry.pod.metadata.namespace}/{entry.pod.metadata.name}",
+            uid=uid, volumes=len(resolved.volumes), took_ms=round(took_s * 1000.0, 3),
+        )  # fmt: skip
 
     async def _write_status(self, entry: PodEntry, ready: bool, answer: HandOver) -> None:
         if not ready and not entry.blockers and not entry.status:
@@ -315,6 +284,7 @@ class PodWorker:
         """(4) to (6), as far as they go now."""
         ends = entry.deleting or entry.draining or entry.surrendered
         if ends and not entry.containers_gone:
+            await self._tell_lost(uid, entry)
             answer = await self.hand_over.remove(entry.hurried or entry.pod)  # (4)
             if not answer.released:
                 entry.hand_over_error = answer.error
@@ -336,6 +306,19 @@ class PodWorker:
         if not self._is_released(uid, entry):
             await self._report_leftovers(uid, entry)  # (6)
         return None
+
+    async def _tell_lost(self, uid: PodUid, entry: PodEntry) -> None:
+        """What was ready is not when its disk is lost. Said once: all else is more urgent."""
+        resolved = self.index.pod(uid)
+        if resolved is None or not entry.ready or not entry.declared:
+            return
+        keys = {key for key in entry.surrendered if (r := self.actual.get(key)) and r.lost}
+        lost = tuple(name for name, each in resolved.volumes.items() if each.spec.key in keys)
+        if lost:
+            entry.ready, entry.waiting, entry.blockers = False, lost, ()
+            with suppress(ApiError, TimeoutError):
+                async with asyncio.timeout(TELL_LOST_TIMEOUT_S):
+                    await self._write_status(entry, False, HandOver())
 
     def _give_up_volumes(self, uid: PodUid, entry: PodEntry) -> None:
         if entry.surrendered and not entry.deleting and not entry.draining:
