@@ -105,6 +105,36 @@ def test_pod_is_told_once_what_stands_in_the_storage_nodes_way():
     run_virtually(story())
 
 
+class Interrupted(Refusing):
+    """A kernel that has hidden what it was to hide, when the first word of it is lost."""
+
+    async def show(self, name, peer):
+        return await self._storage.show(name, peer)
+
+    async def hide(self, name, node):
+        said = await self._storage.hide(name, node)
+        self.asked += 1
+        if self.asked == 1:
+            raise Transient("it was interrupted")
+        return said
+
+
+def test_secret_goes_with_the_last_node_when_the_hiding_was_interrupted():
+    async def story():
+        world = await new_world()
+        world.storage = Interrupted(world.storage)
+        async with world.living():
+            await world.declare("web", "node01", "d1")
+            await asyncio.sleep(5)
+            assert await world.secrets() == [chap_secret("pv-d1", STORAGE)]
+            await world.client.delete(PODS, "web", "default")
+            await asyncio.sleep(60)
+            assert await world.attachments() == {}
+            assert await world.secrets() == []
+
+    run_virtually(story())
+
+
 def test_disk_whose_attachment_was_removed_by_force_is_hidden():
     async def story():
         world = await new_world()

@@ -190,15 +190,19 @@ class ShowController:
         return Peer(name, initiator, addresses)
 
     async def _hide(self, volume: str, node: str) -> str:
-        """Wherever it may be shown: what made the volume may not be known any more."""
+        """Wherever it may be shown: what made the volume may not be known any more.
+
+        Its Secret goes with the last node, also when an earlier try had hidden the volume already.
+        """
         said: list[str] = []
+        others: set[str] = set()
         for shower in self._showers.values():
-            shown = await shower.list_shown()
-            if node not in shown.get(volume, ()):
-                continue
-            said.append(await shower.hide(volume, node))
-            if set(shown[volume]) == {node} and await shower.fetch_credentials(volume):
-                await remove_secret(self._client, volume, self._node)
+            nodes = set((await shower.list_shown()).get(volume, ()))
+            others |= nodes - {node}
+            if node in nodes:
+                said.append(await shower.hide(volume, node))
+        if not others:
+            await remove_secret(self._client, volume, self._node)
         return "; ".join(said) or "it was not shown"
 
     async def _hide_strays(self) -> None:
