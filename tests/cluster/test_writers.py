@@ -79,12 +79,7 @@ def test_disks_of_a_lost_node_move_with_one_writer_at_every_moment(site, failure
     failure.begin(site, node)
     took_s = site.await_move(pod, node)
     figure(f"fail-over after {failure.name}: to mounted elsewhere", took_s * 1000)
-    there = site.other(node)
-    site.start_writers(pod, there)
-    failure.end(site, node)
-    site.await_return(node)
-    site.await_progress(there)
-    site.finish(pod, there)
+    site.go_on_elsewhere(pod, node, failure.end)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -96,12 +91,7 @@ def test_node_that_dies_while_it_takes_the_disks_loses_them(site, seed):
     time.sleep(moment.uniform(0.0, 4.0))
     POWER.begin(site, node)
     site.await_move(pod, node)
-    there = site.other(node)
-    site.start_writers(pod, there)
-    POWER.end(site, node)
-    site.await_return(node)
-    site.await_progress(there)
-    site.finish(pod, there)
+    site.go_on_elsewhere(pod, node, POWER.end)
 
 
 @long
@@ -120,11 +110,7 @@ def test_node_that_dies_while_it_gives_the_disks_up_leaves_them_whole(site, seed
     time.sleep(moment.uniform(0.0, 2.5))
     POWER.begin(site, node)
     server.wait_ready(successor, within_s=MOVE_S)
-    site.start_writers(successor, there)
-    POWER.end(site, node)
-    site.await_return(node)
-    site.await_progress(there)
-    site.finish(successor, there)
+    site.go_on_elsewhere(successor, node, POWER.end)
 
 
 @long
@@ -145,11 +131,7 @@ def test_fence_that_is_interrupted_is_done_again(site, interruption, seed, figur
     interruption.end(site, there)
     site.await_move(pod, node)
     figure(f"fail-over with its {interruption.name}", (time.monotonic() - began) * 1000)
-    site.start_writers(pod, there)
-    SERVER.end(site, node)
-    site.await_return(node)
-    site.await_progress(there)
-    site.finish(pod, there)
+    site.go_on_elsewhere(pod, node, SERVER.end)
 
 
 @long

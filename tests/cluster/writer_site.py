@@ -8,6 +8,7 @@ import base64
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -196,18 +197,17 @@ class Site:
                 return there
             if (
                 ready
-                and self.is_in_service(node)
+                and _is_in_service(self.status_of(node))
                 and self.server.call("GET", FENCINGS)["items"] == []
             ):
                 return node
             assert time.monotonic() < began_s + MOVE_S, (there.name, self.server.log())
             time.sleep(0.1)
 
-    def is_in_service(self, node: Agent) -> bool:
-        found = self.server.call("GET", f"/api/v1/nodes/{node.name}")
-        return ("Ready", "True") in [
-            (c["type"], c["status"]) for c in found["status"]["conditions"]
-        ]
+    def status_of(self, node: Agent) -> Json:
+        """What the server has of a node."""
+        found: Json = self.server.call("GET", f"/api/v1/nodes/{node.name}")["status"]
+        return found
 
     def look_at_the_array(self, node: Agent) -> str:
         """What stands between a node and the array, for a failure's message."""
@@ -227,13 +227,23 @@ class Site:
         self.kill_writers(node)
         ends_s = time.monotonic() + RETURN_S
         while True:
-            ready = self.is_in_service(node)
-            found = self.server.call("GET", f"/api/v1/nodes/{node.name}")
+            status = self.status_of(node)
             clean = not node.mounts() and not IscsiInitiator(node.machine).sessions()
-            if ready and clean and not found["status"].get("volumesInUse"):
+            if _is_in_service(status) and clean and not status.get("volumesInUse"):
                 return
-            assert time.monotonic() < ends_s, (found["status"], node.mounts(), node.log())
+            assert time.monotonic() < ends_s, (status, node.mounts(), node.log())
             time.sleep(0.3)
+
+    def go_on_elsewhere(
+        self, pod: Json, node: Agent, mend: "Callable[[Site, Agent], None]"
+    ) -> None:
+        """Write on the other node at once, have the old one return meanwhile; then judge."""
+        there = self.other(node)
+        self.start_writers(pod, there)
+        mend(self, node)
+        self.await_return(node)
+        self.await_progress(there)
+        self.finish(pod, there)
 
     def finish(self, pod: Json, node: Agent) -> None:
         """End the writers and the pod in order; then judge what the array has."""
@@ -288,6 +298,10 @@ def name_of(pod: Json) -> str:
 def machine_of(node: Agent) -> UmlMachine:
     assert isinstance(node.machine, UmlMachine)
     return node.machine
+
+
+def _is_in_service(status: Json) -> bool:
+    return ("Ready", "True") in [(each["type"], each["status"]) for each in status["conditions"]]
 
 
 def _log(node: Agent) -> Path:
