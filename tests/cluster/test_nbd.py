@@ -11,6 +11,7 @@ from tests.cluster import manifests
 from tests.cluster.lab.machine import Hardware, Lab
 from tests.cluster.lab.nbd_server import PORT, NbdServer
 from tests.cluster.lab.node import Json, VolagentNode
+from tests.cluster.lab.partition_table import write_table
 
 KIND = "kubernetes.io~csi"
 NODE = Hardware(memory_mib=640, disks_mib=(256,))
@@ -200,6 +201,24 @@ def test_device_that_is_cut_off_takes_nothing_more_although_it_is_mounted(site: 
     assert written.code != 0
     assert keepers(site.one) == []
     assert site.server.clients() == []
+
+
+def test_partition_of_an_export_is_a_volume_and_the_rest_stays(site: Site):
+    site.server.serve("divided")
+    write_table(site.server.machine, "/exports/divided", 8, 40)
+    before = site.server.machine.run("head -c 9M /exports/divided | sha256sum").out
+    volume, claim, pod = use_claim("divided", site, capacity="40Mi")
+    volume["spec"]["csi"]["volumeAttributes"]["partition"] = "2"
+    site.one.declare(volume, claim)
+    for content in ("", "mine\n"):
+        site.one.declare_ready(pod)
+        directory = site.one.volume(pod, KIND, "pv-divided/mount")
+        assert site.one.machine.run(f"cat {directory}/note || true").out == content
+        assert site.one.machine.run(f"findmnt -no SOURCE {directory}").out == "/dev/nbd0p2\n"
+        site.one.machine.run(f"echo mine >{directory}/note; sync -f {directory}")
+        site.one.delete_gone(pod)
+        assert devices(site.one) == []
+    assert site.server.machine.run("head -c 9M /exports/divided | sha256sum").out == before
 
 
 def test_read_only_volume_cannot_be_written(site: Site):

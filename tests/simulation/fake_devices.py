@@ -58,6 +58,14 @@ class FakeDevices(FakeCalls):
     def find_disk(self, serial: str) -> BlockDevice | None:
         return None
 
+    async def find_partition(self, disk: BlockDevice, number: int) -> BlockDevice:
+        """A loop device named for it, which is a disk of its own here."""
+        await self.pause()
+        path = f"{disk.path}p{number}"
+        if path not in self.kernel.loops:
+            raise Absent("partition", disk.path, 2, f"it has no partition {number}")
+        return self._describe(path)
+
     async def flush(self, device: BlockDevice) -> None:
         await self.pause()
         if self.identify(device.path).identity != device.identity:

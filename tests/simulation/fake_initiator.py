@@ -94,6 +94,7 @@ class FakeInitiator:
         if any(entry.device == device.number for entry in self.host.mounts.read_table().entries):
             raise Busy("detach", device.path, 16)
         key = (handle.iqn, handle.lun)
+        device = self.attached.get(key, device)  # and not its partition
         is_here = any(each == device for each in self.host.devices.find_loops().values())
         written = is_here and (key not in self.offline or write_out)
         if written and handle.lun not in self.fenced:

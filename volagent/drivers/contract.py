@@ -91,6 +91,8 @@ class VolumeSource(msgspec.Struct, frozen=True):
     capacity_bytes: int | None = None
     persistent: bool = False
     """From a PersistentVolume."""
+    partition: str = ""
+    """What the PersistentVolume's annotation `volagent.dev/partition` says."""
 
 
 class Permission(msgspec.Struct, frozen=True):

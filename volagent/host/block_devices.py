@@ -5,8 +5,11 @@ that a sick disk cannot hang this. Microseconds. Stateless.
 """
 
 import errno
+import fcntl
 import os
 import stat
+import sys
+import time
 from typing import Final
 
 from volagent.host import loop, paths
@@ -15,6 +18,9 @@ from volagent.host.errors import Absent, Busy, HostError
 
 _LOOP_MAJOR: Final = 7
 _SECTOR_BYTES: Final = 512
+_BLKROSET: Final = 0x125D
+_BLKRRPART: Final = 0x125F
+_LOOK_S: Final = 0.01
 _DISKS: Final = "/sys/block"
 # The best first: what it was connected to, what the device says of itself, world-wide, then its
 # maker's number.
@@ -88,6 +94,51 @@ def flush(path: str, identity: str) -> None:
         os.fsync(fd)
     except OSError as error:
         raise HostError("fsync", path, error.errno or 0) from error
+    finally:
+        os.close(fd)
+
+
+def await_device(path: str, within_s: float) -> None:
+    """Open a device as soon as the kernel has made it. May hang: not for the daemon.
+
+    Raises `OSError` (ENOENT, ENXIO) when it has not within that time.
+    """
+    ends_s = time.monotonic() + within_s
+    while True:
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError as error:
+            if error.errno not in (errno.ENXIO, errno.ENOENT) or time.monotonic() > ends_s:
+                raise
+            time.sleep(_LOOK_S)
+        else:
+            return
+
+
+def refuse_writes(path: str) -> None:
+    """Make a device read-only until it is gone. May hang: not for the daemon. Raises `OSError`."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(fd, _BLKROSET, (1).to_bytes(4, sys.byteorder))
+    finally:
+        os.close(fd)
+
+
+def scan_partitions(path: str) -> None:
+    """Have the kernel read a disk's partition table, unless somebody uses a part of it.
+
+    A kernel that makes no partitions of such a device is not told so here: none are found then. May
+    hang: not for the daemon. Raises `HostError`.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)  # which is enough for a new disk
+    except OSError as error:
+        raise HostError("open", path, error.errno or 0) from error
+    try:
+        fcntl.ioctl(fd, _BLKRRPART)
+    except OSError as error:
+        if error.errno not in (errno.EBUSY, errno.EINVAL):
+            raise HostError("read partition table", path, error.errno or 0) from error
     finally:
         os.close(fd)
 

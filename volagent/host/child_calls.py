@@ -206,35 +206,26 @@ def is_device_held(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def await_device(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Wait `within_s` until the block device at `path` can be opened.
+    """Open the block device at `path` as soon as the kernel has made it, at most `within_s`."""
+    from volagent.host import block_devices
 
-    The kernel shows a new disk with its size a moment before its node can be opened (ENXIO), or is
-    there at all.
-    """
-    import errno
-    import time
-
-    ends_s = time.monotonic() + arguments["within_s"]
-    while True:
-        try:
-            os.close(os.open(arguments["path"], os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-        except OSError as error:
-            if error.errno not in (errno.ENXIO, errno.ENOENT) or time.monotonic() > ends_s:
-                raise
-            time.sleep(0.01)
-        else:
-            return {}
+    block_devices.await_device(arguments["path"], arguments["within_s"])
+    return {}
 
 
 def refuse_writes(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Make the block device at `path` read-only (BLKROSET) until it is gone."""
-    import fcntl
+    """Make the block device at `path` read-only until it is gone."""
+    from volagent.host import block_devices
 
-    fd = os.open(arguments["path"], os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(fd, 0x125D, (1).to_bytes(4, sys.byteorder))
-    finally:
-        os.close(fd)
+    block_devices.refuse_writes(arguments["path"])
+    return {}
+
+
+def scan_partitions(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Have the kernel look for partitions on the disk at `path`."""
+    from volagent.host import block_devices
+
+    block_devices.scan_partitions(arguments["path"])
     return {}
 
 
@@ -339,6 +330,7 @@ OPERATIONS = {
     "is_device_held": is_device_held,
     "await_device": await_device,
     "refuse_writes": refuse_writes,
+    "scan_partitions": scan_partitions,
     "share_file": share_file,
     "copy_file": copy_file,
 }

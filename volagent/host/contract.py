@@ -405,6 +405,13 @@ class Devices(Protocol):
     def find_disk(self, serial: str) -> BlockDevice | None:
         """The disk that says this serial number of itself. Raises `HostError`."""
 
+    async def find_partition(self, disk: BlockDevice, number: int) -> BlockDevice:
+        """A partition, 1 or more, of a disk or of a map over a disk's paths.
+
+        The kernel looks at the table again when it does not know of it. One of a read-only disk is
+        read-only. Raises `Absent` (there is none), `Unsupported`, `HostError`.
+        """
+
     async def flush(self, device: BlockDevice) -> None:
         """Write out what is cached for a device that nobody holds, before it is taken away.
 

@@ -17,7 +17,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from volagent.host import block_devices, filesystems, images, loop
+from volagent.host import block_devices, filesystems, images, loop, partitions
 from volagent.host.contract import BlockDevice, CheckReport, Signature
 from volagent.host.errors import Busy, HostError, Unsupported
 
@@ -85,6 +85,10 @@ class RealDevices:
     def find_disk(self, serial: str) -> BlockDevice | None:
         """The disk with this serial number."""
         return block_devices.find_disk(serial)
+
+    async def find_partition(self, disk: BlockDevice, number: int) -> BlockDevice:
+        """A partition of a disk, or of a map."""
+        return await partitions.find_partition(self._helpers, disk, number)
 
     async def flush(self, device: BlockDevice) -> None:
         """Write out what is cached for a device that nobody holds."""

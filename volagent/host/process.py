@@ -45,7 +45,7 @@ REPEATABLE: Final = frozenset(
         "await_device", "fetch_capabilities", "fetch_disk_names", "fetch_registrants",
         "fetch_standing", "find_content", "find_signature", "flush_device", "give_order",
         "is_device_held", "mount_device", "probe_path", "reach_portal", "refuse_writes",
-        "reset_disk", "statvfs", "umount2", "write_attribute",
+        "reset_disk", "scan_partitions", "statvfs", "umount2", "write_attribute",
     }
 )  # fmt: skip
 """Operations that leave nothing behind in their process and are given no secret, and whose answers

@@ -52,6 +52,7 @@ from volagent.objects.pod_claims import claim_source_of, find_mode_conflict, is_
 from volagent.objects.quantity import QuantityError, parse_bytes
 from volagent.objects.references import Reference, environment_references
 from volagent.objects.storage import (
+    PARTITION,
     ConfigMap,
     PersistentVolume,
     PersistentVolumeClaim,
@@ -247,7 +248,7 @@ class Resolver:
                 break
         else:
             return Problem(f'persistent volume "{name}" has no source volagent has a driver for')
-        source = VolumeSource(kind, msgspec.to_builtins(body), _capacity(pv), persistent=True)
+        source = _source_of(pv, kind, body)
         driver = self._driver(kind, source)
         spec = self._spec(
             driver, VolumeKey(f"pv/{name}"), name, source,
@@ -367,6 +368,13 @@ def _publication(pod: Pod, target: str, *, read_only: bool, payload: Payload | N
         fs_group=fs_group,
         fs_group_policy=policy,
         payload=payload,
+    )
+
+
+def _source_of(pv: PersistentVolume, kind: str, body: object) -> VolumeSource:
+    partition = (pv.metadata.annotations or {}).get(PARTITION, "") if kind == "iscsi" else ""
+    return VolumeSource(
+        kind, msgspec.to_builtins(body), _capacity(pv), persistent=True, partition=partition
     )
 
 

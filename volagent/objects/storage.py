@@ -1,6 +1,6 @@
 """Typed views of the objects that volumes come from and go to."""
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -14,6 +14,11 @@ from volagent.objects.volumes import (
     NFSSource,
     PersistentISCSISource,
 )
+
+PARTITION: Final = "volagent.dev/partition"
+"""Annotation of a PersistentVolume with `iscsi`, which has no field for it: the disk's partition
+that is the volume; the whole disk when not given."""
+PARTITION_MAX: Final = 255
 
 
 class PersistentVolumeSpec(View, frozen=True):

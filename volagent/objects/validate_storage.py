@@ -21,7 +21,12 @@ from volagent.objects.names import check_absolute_path, check_subdomain
 from volagent.objects.quantities import Amount, read_amount
 from volagent.objects.reading import read_optional
 from volagent.objects.snapshot import TypedReference
-from volagent.objects.storage import PersistentVolume, PersistentVolumeClaim
+from volagent.objects.storage import (
+    PARTITION,
+    PARTITION_MAX,
+    PersistentVolume,
+    PersistentVolumeClaim,
+)
 from volagent.objects.validate_iscsi import validate_persistent_iscsi
 from volagent.objects.validate_meta import validate_metadata
 from volagent.objects.validate_volumes import (
@@ -158,7 +163,19 @@ def _validate_pv_source(volume: PersistentVolume, raw: Document) -> list[FieldEr
     ]
     for name, source, validate in given:
         errors += validate(source, f"spec.{name}")
-    return errors
+    return errors + _validate_partition(volume)
+
+
+def _validate_partition(volume: PersistentVolume) -> list[FieldError]:
+    given = (volume.metadata.annotations or {}).get(PARTITION)
+    field = f"metadata.annotations[{PARTITION}]"
+    if given is None:
+        return []
+    if volume.spec.iscsi is None:
+        return [forbidden(field, "is for spec.iscsi; other disks have a field or an attribute")]
+    if given.isascii() and given.isdigit() and 0 < int(given[:6]) <= PARTITION_MAX:
+        return []
+    return [invalid(field, given, f"must be between 1 and {PARTITION_MAX}, inclusive")]
 
 
 def _validate_local(source: LocalSource, field: str) -> list[FieldError]:

@@ -139,6 +139,14 @@ def test_disk_is_not_found_by_a_serial_number_that_none_has(devices):
     assert devices.find_disk("vol0123456789abcdef0") is None
 
 
+async def test_partition_that_a_disk_does_not_have_is_absent(devices, image):
+    await devices.create_image(image, size_bytes=SIZE)
+    device = await devices.attach_loop(image, read_only=False)
+    with pytest.raises(Absent, match="no partition 2"):
+        await devices.find_partition(device, 2)
+    await devices.detach_loop(device)
+
+
 async def test_unknown_device_is_absent(devices, world):
     with pytest.raises(Absent):
         devices.identify(f"{world.root}/no-such-device")

@@ -45,6 +45,14 @@ def refuse(document: dict[str, Any]) -> dict[str, str]:
     return {error.field: error.message for error in caught.value.errors}
 
 
+def annotated(document: dict[str, Any], partition: str) -> dict[str, Any]:
+    metadata = {**document["metadata"], "annotations": {"volagent.dev/partition": partition}}
+    return {**document, "metadata": metadata}
+
+
+DISK = {"targetPortal": "a", "iqn": "iqn.2026-01.lab:a", "lun": 0}
+
+
 @pytest.mark.parametrize(
     ("volume", "field", "message"),
     [
@@ -52,6 +60,14 @@ def refuse(document: dict[str, Any]) -> dict[str, str]:
         (
             make_volume(csi={"driver": "d", "volumeHandle": "h"}), "spec.csi",
             "Forbidden: may not specify more than 1 volume type",
+        ),
+        (
+            annotated(make_volume(), "1"), "metadata.annotations[volagent.dev/partition]",
+            "Forbidden: is for spec.iscsi",
+        ),
+        (
+            annotated(without(make_volume(iscsi=DISK), "nfs"), "first"),
+            "metadata.annotations[volagent.dev/partition]", 'Invalid value: "first": must be',
         ),
         (make_volume(rbd={}), "spec.rbd", "volagent has no driver for it yet"),
         (without(make_volume(), "capacity"), "spec.capacity", "Required value"),

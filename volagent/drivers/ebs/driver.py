@@ -44,6 +44,7 @@ from volagent.drivers.ebs.options import EbsOptions, read_ebs_options
 from volagent.drivers.ebs.provisioner import EBS
 from volagent.drivers.errors import Transient, Uncertain
 from volagent.drivers.failures import explain_busy, explain_failure
+from volagent.drivers.partitions import choose_part
 from volagent.host.contract import BlockDevice, Host
 from volagent.host.errors import Absent, Busy, HostError
 
@@ -88,7 +89,7 @@ class EbsDriver:
         """Find the disk, which the server has had attached."""
         options = _options_of(volume)
         disk = await self._await_disk(options.volume_id, volume.device_path)
-        device = self._part_of(disk, options)
+        device = await choose_part(self.host, disk, options.partition, options.volume_id)
         held = msgspec.structs.replace(hold_device(device), handle=options.volume_id)
         return Attached(f"{options.volume_id} at {device.path}", held)
 
@@ -127,21 +128,6 @@ class EbsDriver:
         except HostError as error:
             raise explain_failure(error, volume_id) from error
         return disk if disk.number.startswith(_XEN_MAJOR) else None
-
-    def _part_of(self, disk: BlockDevice, options: EbsOptions) -> BlockDevice:
-        if not options.partition:
-            return disk
-        between = "p" if disk.path[-1:].isdigit() else ""
-        path = f"{disk.path}{between}{options.partition}"
-        try:
-            return self.host.devices.identify(path)
-        except Absent as error:
-            raise Uncertain(
-                f"{options.volume_id} has no partition {options.partition} ({path})",
-                remedy="leave partition out, or partition the volume",
-            ) from error
-        except HostError as error:
-            raise explain_failure(error, path) from error
 
     async def detach(self, name: str, device: HeldDevice) -> Done:
         """Write everything out; then the server may have it detached."""

@@ -5,8 +5,8 @@ import msgspec
 from volagent.drivers.contract import Options, VolumeSource
 from volagent.drivers.ebs.names import parse_volume_name
 from volagent.drivers.ebs.parameters import DEFAULT_FS_TYPE
-from volagent.drivers.errors import Rejected
 from volagent.drivers.options import decode_options
+from volagent.drivers.partitions import check_number
 
 
 class _Source(Options, frozen=True, rename="camel"):
@@ -28,8 +28,6 @@ class EbsOptions(Options, frozen=True):
 def read_ebs_options(source: VolumeSource) -> EbsOptions:
     """Raises `Rejected` naming the field."""
     declared = decode_options(source, _Source)
-    partition = declared.partition or 0
-    if not 0 <= partition <= 255:
-        raise Rejected(f"awsElasticBlockStore.partition: {partition} is not within 0 to 255")
+    partition = check_number(declared.partition or 0, "awsElasticBlockStore.partition")
     volume_id = parse_volume_name(declared.volume_id).id
     return EbsOptions(volume_id, declared.fs_type or DEFAULT_FS_TYPE, partition)

@@ -51,7 +51,8 @@ from volagent.drivers.errors import Rejected, Transient, Uncertain
 from volagent.drivers.failures import explain_busy
 from volagent.drivers.iscsi.failures import explain, explain_changed, explain_fenced
 from volagent.drivers.iscsi.options import IscsiOptions, read_iscsi_options
-from volagent.host.contract import Host, MountId
+from volagent.drivers.partitions import choose_part
+from volagent.host.contract import BlockDevice, Host, MountId
 from volagent.host.errors import Busy, HostError
 from volagent.host.iscsi.contract import (
     Chap,
@@ -152,10 +153,23 @@ class IscsiDriver:
         if found.remarks:
             _log.info("disk attached, and something was not as it should be",
                       volume=volume.key, disk=handle.wwid, remarks=found.remarks)  # fmt: skip
+        device = await self._choose_part(found, options)
         held = msgspec.structs.replace(
-            hold_device(found.device), handle=msgspec.json.encode(handle).decode()
+            hold_device(device), handle=msgspec.json.encode(handle).decode()
         )
-        return Attached(_describe(found), held)
+        return Attached(_describe(found, device), held)
+
+    async def _choose_part(self, found: FoundLun, options: IscsiOptions) -> BlockDevice:
+        """A disk without the partition is given back, unless somebody uses another one of it."""
+        try:
+            return await choose_part(self.host, found.device, options.partition, options.identity)
+        except Transient as error:
+            try:
+                await self.initiator.detach(found.handle, found.device)
+            except HostError as left:
+                text = f"{error}; and it could not be given back: {left}"
+                raise Uncertain(text, remedy=error.remedy) from error
+            raise
 
     async def detach(self, name: str, device: HeldDevice) -> Done:
         """Write out, take exactly this disk away, log out when it was the target's last."""
@@ -274,15 +288,17 @@ class IscsiDriver:
         """Have the kernel see the disk's new size, then its map, then the file system."""
         with self._explained(device):
             found = await self.initiator.rescan(_read_handle(device))
-        size_bytes = found.device.size_bytes
-        wanted = volume.capacity_bytes or 0
+        options = _options_of(volume)
+        part = await choose_part(self.host, found.device, options.partition, options.identity)
+        size_bytes = part.size_bytes
+        wanted = 0 if options.partition else volume.capacity_bytes or 0
         if size_bytes < wanted:
             raise Transient(
                 f"{device.path} has {size_bytes >> 20} MiB, and not yet {wanted >> 20}",
                 remedy="make the LUN larger on the storage",
             )
         grown = msgspec.structs.replace(device, size_bytes=size_bytes)
-        return await expand_device(self.host, grown, staged, _options_of(volume).fs_type)
+        return await expand_device(self.host, grown, staged, options.fs_type)
 
 
 def make_wish(
@@ -336,10 +352,10 @@ def _read_chap(prefix: str, options: IscsiOptions, credentials: Credentials | No
     return chap
 
 
-def _describe(found: FoundLun) -> str:
+def _describe(found: FoundLun, device: BlockDevice) -> str:
     how = f", {len(found.paths)} paths as {found.multipath}" if found.multipath else ""
     by = ", ".join(found.paths)
-    text = f"{found.handle.wwid} at {found.device.path} by {by}{how}"
+    text = f"{found.handle.wwid} at {device.path} by {by}{how}"
     return "; ".join((text, *found.remarks))
 
 

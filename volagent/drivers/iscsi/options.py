@@ -11,6 +11,7 @@ from typing import Final
 from volagent.drivers.contract import Options, SecretName, VolumeSource
 from volagent.drivers.errors import Rejected
 from volagent.drivers.options import decode_options
+from volagent.drivers.partitions import read_number
 
 DEFAULT_PORT: Final = 3260
 DEFAULT_INTERFACE: Final = "default"
@@ -63,6 +64,8 @@ class IscsiOptions(Options, frozen=True):
     discovery_chap: bool = False
     session_chap: bool = False
     secret: SecretName | None = None
+    partition: int = 0
+    """0: the whole disk."""
 
     @property
     def identity(self) -> str:
@@ -99,6 +102,7 @@ def read_iscsi_options(source: VolumeSource) -> IscsiOptions:
         discovery_chap=bool(declared.chap_auth_discovery),
         session_chap=bool(declared.chap_auth_session),
         secret=_read_secret(declared.secret_ref, source) if chap else None,
+        partition=read_number(source.partition, "annotation volagent.dev/partition"),
     )
 
 

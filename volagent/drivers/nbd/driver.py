@@ -45,6 +45,7 @@ from volagent.drivers.errors import Transient, Uncertain
 from volagent.drivers.failures import explain_busy
 from volagent.drivers.nbd.failures import explain_nbd_failure
 from volagent.drivers.nbd.options import NBD, NbdOptions, read_nbd_options, read_tls_material
+from volagent.drivers.partitions import choose_part
 from volagent.host.contract import BlockDevice, Host
 from volagent.host.errors import Busy, HostError
 from volagent.host.nbd import NbdLinks, NbdRequest
@@ -101,9 +102,22 @@ class NbdDriver:
             raise explain_nbd_failure(error, options) from error
         if device.identity != f"{IDENTITY_PREFIX}{options.identity}":
             raise Uncertain(f"{device.path} is {device.identity}, not {options.identity}")
-        held = msgspec.structs.replace(hold_device(device), handle=options.identity)
+        part = await self._choose_part(device, options)
+        held = msgspec.structs.replace(hold_device(part), handle=options.identity)
         how = "found" if known is not None else "connected"
-        return Attached(f"{options.identity} {how} at {device.path}", held)
+        return Attached(f"{options.identity} {how} at {part.path}", held)
+
+    async def _choose_part(self, device: BlockDevice, options: NbdOptions) -> BlockDevice:
+        """An export without the partition is disconnected, unless somebody uses another one."""
+        try:
+            return await choose_part(self.host, device, options.partition, options.identity)
+        except Transient as error:
+            try:
+                await self.links.disconnect(device, options.identity)
+            except HostError as left:
+                text = f"{error}; and it could not be disconnected: {left}"
+                raise Uncertain(text, remedy=error.remedy) from error
+            raise
 
     async def detach(self, name: str, device: HeldDevice) -> Done:
         """Write everything out, and disconnect this export's device."""
@@ -188,7 +202,9 @@ class NbdDriver:
             size_bytes = await self.links.grow(_request_of(volume))
         except HostError as error:
             raise explain_nbd_failure(error, options) from error
-        if size_bytes < (volume.capacity_bytes or 0):
+        if options.partition:
+            size_bytes = self.host.devices.identify(device.path).size_bytes
+        elif size_bytes < (volume.capacity_bytes or 0):
             raise Transient(
                 f"{options.identity} has {size_bytes >> 20} MiB, and its volume"
                 f" {(volume.capacity_bytes or 0) >> 20} MiB",
@@ -214,4 +230,6 @@ def _request_of(volume: VolumeSpec) -> NbdRequest:
 
 
 def _is_short(volume: VolumeSpec, device: BlockDevice) -> bool:
-    return device.size_bytes < (volume.capacity_bytes or 0)
+    """A partition stays as it is, whatever the export's size."""
+    whole = not _options_of(volume).partition
+    return whole and device.size_bytes < (volume.capacity_bytes or 0)

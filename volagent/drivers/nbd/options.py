@@ -1,7 +1,8 @@
 """What a declared NBD volume says: which export of which server, what is on it, how to log in.
 
     csi: {driver: nbd.volagent.dev, volumeHandle: disk1, fsType: ext4, readOnly: false,
-          volumeAttributes: {server: 10.0.0.5, port: "10809", export: disk1, tls: "false"},
+          volumeAttributes: {server: 10.0.0.5, port: "10809", export: disk1, partition: "1",
+                             tls: "false"},
           nodeStageSecretRef: {name: nbd-tls, namespace: default}}
 
 Pods cannot declare one inline: a server does not tell clients apart, so that would let their
@@ -21,12 +22,13 @@ from volagent.drivers.contract import (
 )
 from volagent.drivers.errors import Rejected
 from volagent.drivers.options import decode_options
+from volagent.drivers.partitions import read_number
 
 NBD: Final = DriverName("nbd.volagent.dev")
 DEFAULT_FS_TYPE: Final = "ext4"
 DEFAULT_PORT: Final = 10809
 EXPORT_BYTES_MAX: Final = 255
-_ATTRIBUTES: Final = ("server", "port", "export", "tls", "tlsHostname")
+_ATTRIBUTES: Final = ("server", "port", "export", "partition", "tls", "tlsHostname")
 # Provisioners and Kubernetes itself add attributes under these prefixes.
 _FOREIGN_ATTRIBUTES: Final = ("storage.kubernetes.io/", "csi.storage.k8s.io/")
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
@@ -67,6 +69,8 @@ class NbdOptions(Options, frozen=True):
     """The name in the server's certificate, when it is not `server`."""
     secret: SecretName | None = None
     """With TLS: `ca.crt`, and `tls.crt` with `tls.key` when the server asks who we are."""
+    partition: int = 0
+    """0: the whole export."""
 
     @property
     def identity(self) -> str:
@@ -110,6 +114,7 @@ def read_nbd_options(source: VolumeSource) -> NbdOptions:
         tls=tls,
         tls_host_name=_read_tls_host_name(attributes.get("tlsHostname"), tls=tls),
         secret=_read_secret(reference, tls=tls),
+        partition=read_number(attributes.get("partition", ""), "csi.volumeAttributes.partition"),
     )
 
 

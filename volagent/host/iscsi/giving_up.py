@@ -41,7 +41,7 @@ class GivingUp:
         if fenced:
             await self.unwritten.cut(handle, paths)
         elif same:
-            await self._flush(device)
+            await self._flush(device, paths)
         for found in self.unwritten.maps_over(paths):
             await self.unwritten.remove_map(found, paths[0].session)
         text = ""
@@ -53,7 +53,10 @@ class GivingUp:
             await self.paths.delete(path, write_out=same and not fenced)
         return "; ".join(filter(None, (_tell(handle, device, same, fenced, up), text)))
 
-    async def _flush(self, device: BlockDevice) -> None:
+    async def _flush(self, device: BlockDevice, paths: Sequence[Path]) -> None:
+        for found in self.unwritten.maps_over(paths):
+            if found.number == device.number:
+                await self.unwritten.multipath.remove_parts(found)
         try:
             await self.helpers.call(
                 "flush_device",

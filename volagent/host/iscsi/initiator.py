@@ -50,6 +50,7 @@ from volagent.host.iscsi.persistent import RealPersistent
 from volagent.host.iscsi.records import Records
 from volagent.host.iscsi.sysfs import Path, Session, Sysfs
 from volagent.host.iscsi.unwritten import Unwritten
+from volagent.host.partitions import disk_below
 
 if TYPE_CHECKING:
     from volagent.host.process import Helpers
@@ -368,7 +369,7 @@ class RealInitiator:
             numbers = {path.number for path in paths} | {
                 each.number for each in self._unwritten.maps_over(paths)
             }
-            if number in numbers and await self.claims.is_fenced(handle, paths):
+            if disk_below(number) in numbers and await self.claims.is_fenced(handle, paths):
                 await self._unwritten.cut(handle, paths)
                 return True
         return False

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from volagent.host.errors import Busy, HostError, TimedOut, Unsupported
 from volagent.host.iscsi.paths import wait_until
 from volagent.host.iscsi.sysfs import Map, Path, Sysfs
+from volagent.host.partitions import has_maps_of_parts
 
 if TYPE_CHECKING:
     from volagent.host.process import Helpers, Outcome
@@ -22,6 +23,7 @@ MAP_TIMEOUT_S: Final = 10.0
 SETTLE_TIMEOUT_S: Final = 5.0
 TOOL_TIMEOUT_S: Final = 20.0
 REMOVE_ATTEMPTS_MAX: Final = 4
+PARTS_TIMEOUT_S: Final = 0.5
 _SOCKET: Final = "@/org/kernel/linux/storage/multipathd"
 _UDEV_CONTROL: Final = "/run/udev/control"
 _UDEV_DATA: Final = "/run/udev/data"
@@ -93,6 +95,19 @@ class Multipath:
     async def fail_now(self, found: Map) -> None:
         """Have a map without paths refuse what it would queue. Raises `HostError`."""
         await self._run(("multipathd", "disablequeueing", "map", found.name), found.device)
+
+    async def remove_parts(self, found: Map) -> None:
+        """Take the maps of a map's partitions away, which hold it; those in use stay.
+
+        On a machine with udev there are some as soon as a disk has a partition table.
+        """
+        if not has_maps_of_parts(found.number):
+            return
+        try:
+            await self._run(("kpartx", "-d", found.device), found.device)
+        except Unsupported:
+            return
+        await wait_until(lambda: not has_maps_of_parts(found.number), PARTS_TIMEOUT_S)
 
     async def remove(self, found: Map) -> None:
         """Take a map away that nobody holds. Raises `Busy`, `TimedOut`, `HostError`."""

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from volagent.host.partitions import disk_below
+
 _SECTOR_BYTES: Final = 512
 _MAP_PREFIX: Final = "mpath-"
 LOGGED_IN: Final = "LOGGED_IN"
@@ -184,8 +186,9 @@ class Sysfs:
         return frozenset(_read(f"{where}/{name}/device/wwid") for name in _list(where))
 
     def is_running(self, number: str) -> bool:
-        """Whether a scsi disk, or a disk below a map, takes requests."""
-        where = f"{self.root}/dev/block/{number}"
+        """Whether a scsi disk, or a disk below a map, or that of a partition, takes requests."""
+        blocks = f"{self.root}/dev/block"
+        where = f"{blocks}/{disk_below(number, sysfs=blocks)}"
         below = [f"{where}/slaves/{name}" for name in _list(f"{where}/slaves")] or [where]
         return any(_read(f"{disk}/device/state") == "running" for disk in below)
 

@@ -48,7 +48,8 @@ class Unwritten:
         return f"{device.path} ({handle.wwid}) taken away unwritten"
 
     async def remove_map(self, found: Map, session: Session) -> None:
-        """Take a map away. Raises `Busy`."""
+        """Take a map away, and those of its partitions. Raises `Busy`."""
+        await self.multipath.remove_parts(found)
         if await self.paths.is_held(found.device, session):
             raise Busy("remove map", found.device, errno.EBUSY, "somebody uses it")
         await self.multipath.remove(found)

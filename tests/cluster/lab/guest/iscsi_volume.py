@@ -70,7 +70,10 @@ class Life:
         self.initiator = driver.initiator
         self.helpers = Helpers()
         self.evidence: list[str] = []
-        source = VolumeSource("iscsi", step["source"], step.get("capacity_bytes"), persistent=True)
+        source = VolumeSource(
+            "iscsi", step["source"], step.get("capacity_bytes"), persistent=True,
+            partition=step.get("partition", ""),
+        )  # fmt: skip
         secret = step.get("secret")
         self.volume = VolumeSpec(
             VolumeKey(f"pv/{step['name']}"),

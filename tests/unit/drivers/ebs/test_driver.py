@@ -90,7 +90,7 @@ async def test_file_system_grows_once_the_kernel_has_the_size(world):
 
 @on_world()
 async def test_missing_partition_is_named(world):
-    with pytest.raises(Uncertain, match="no partition 2"):
+    with pytest.raises(Transient, match="no partition 2"):
         await world.attach(world.spec(partition=2))
 
 

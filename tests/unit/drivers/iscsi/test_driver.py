@@ -68,9 +68,9 @@ class Setting:
         self.driver = IscsiDriver(self.host, self.initiator)
         self.kernel.add_image("/luns/1.img", 64 * MIB)
 
-    def volume(self, *, secret=None, **fields):
+    def volume(self, *, secret=None, partition="", **fields):
         body = {"targetPortal": "10.0.0.5", "iqn": IQN, "lun": 1} | fields
-        source = VolumeSource("iscsi", body, 64 * MIB, persistent=True)
+        source = VolumeSource("iscsi", body, 64 * MIB, persistent=True, partition=partition)
         return VolumeSpec(
             VolumeKey("pv/disk"), self.driver.name, "disk", self.driver.read_options(source),
             capacity_bytes=64 * MIB,
@@ -114,6 +114,35 @@ async def test_disk_is_recorded_with_what_gives_it_back(setting):
     assert "taken away" in given_back.evidence
     again = await setting.driver.detach("disk", done.device)
     assert "gone already" in again.evidence
+
+
+async def test_partition_is_the_device_and_the_disk_is_given_back(setting):
+    setting.kernel.add_image("/parts/2.img", 32 * MIB)
+    setting.kernel.loops["/dev/loop0p2"] = "/parts/2.img"
+    volume = setting.volume(partition="2")
+    done = await setting.driver.attach(volume)
+    assert (done.device.path, done.device.size_bytes) == ("/dev/loop0p2", 32 * MIB)
+    assert "at /dev/loop0p2 by" in done.evidence
+    assert setting.driver.identify(volume.options) == setting.driver.identify(
+        setting.volume().options
+    )
+    await setting.driver.prepare(volume, done.device)
+    assert setting.kernel.disks["/parts/2.img"].signature == "ext4"
+    assert not setting.kernel.disks["/luns/1.img"].signature
+    await setting.driver.detach("disk", done.device)
+    assert setting.initiator.attached == {}
+
+
+async def test_disk_without_the_partition_is_given_back(setting):
+    with pytest.raises(Transient, match="has no partition 2"):
+        await setting.driver.attach(setting.volume(partition="2"))
+    assert setting.initiator.attached == {}
+
+
+@pytest.mark.parametrize("given", ["x", "-1", "256", "1.0"])
+def test_partition_is_a_number(setting, given):
+    with pytest.raises(Rejected, match=r"volagent\.dev/partition"):
+        setting.volume(partition=given)
 
 
 async def test_attachment_is_made_known_by_its_key_where_that_is_wanted(setting):

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 
+import msgspec
 import pytest
 
 from tests.simulation.fake_host import make_fake_host
@@ -52,6 +53,12 @@ def test_export_is_named_by_the_handle_and_port_is_the_assigned_one_when_left_ou
     body = {"driver": NBD, "volumeHandle": "disk7", "volumeAttributes": {"server": "nbd.example"}}
     options = read_nbd_options(VolumeSource("csi", body, persistent=True))
     assert (options.export, options.port, options.fs_type) == ("disk7", 10809, "ext4")
+
+
+def test_partition_is_a_number():
+    assert read({"partition": "2"}).partition == 2
+    with pytest.raises(Rejected, match=r"volumeAttributes.partition: 'two' is no number"):
+        read({"partition": "two"})
 
 
 def test_address_of_version_6_may_stand_in_brackets():
@@ -219,6 +226,40 @@ class OneDevice:
     def identify(self, path):
         assert path == DEVICE.path
         return DEVICE
+
+
+def divided(links):
+    """A driver whose export has a partition 2 of 16 MiB."""
+    part = dataclasses.replace(
+        DEVICE, path="/dev/nbd3p2", identity=f"{DEVICE.identity}-part2", size_bytes=16 << 20
+    )
+
+    class Divided(OneDevice):
+        async def find_partition(self, disk, number):
+            if number != 2:
+                raise Absent("partition", disk.path, errno.ENOENT)
+            return part
+
+    host = dataclasses.replace(make_fake_host(FakeKernel()), devices=Divided())
+    return NbdDriver(host, links)
+
+
+async def test_partition_is_the_device_whatever_the_size_of_the_export(links):
+    options = msgspec.structs.replace(OPTIONS, partition=2)
+    wanted = volume(options, mode=VolumeMode.BLOCK, capacity_bytes=128 << 20)
+    for _ in range(2):
+        done = await divided(links).attach(wanted)
+        assert (done.device.path, done.device.size_bytes) == ("/dev/nbd3p2", 16 << 20)
+    assert done.device.handle == OPTIONS.identity
+
+
+@pytest.mark.parametrize("busy", [False, True])
+async def test_export_without_the_partition_is_disconnected(links, busy):
+    links.busy = busy
+    options = msgspec.structs.replace(OPTIONS, partition=3)
+    with pytest.raises(Uncertain if busy else Transient, match="has no partition 3"):
+        await divided(links).attach(volume(options))
+    assert links.connected is busy
 
 
 async def test_growth_waits_for_the_server(links):
