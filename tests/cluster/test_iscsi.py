@@ -289,3 +289,20 @@ def test_pod_gets_its_disk_by_the_daemon_and_gives_it_back(site, figure):
         " ls /sys/class/iscsi_session/* >/dev/null 2>&1 || exit 0; sleep 0.1; done; exit 1"
     )
     node.stop()
+
+
+def test_disk_that_no_volume_has_is_given_back_with_a_word(site):
+    node, machine = site.daemon, site.node.machine
+    node.start()
+    body = source(site.target, 1)
+    (up,) = site.node.drive(step("attach", "stray", body))
+    assert "error" not in up, up
+    machine.run(f"sleep 1000 <{up['device']} >/dev/null 2>&1 & echo $! >/run/holder")
+    log = machine.installation.show_log
+    machine.run(f"until {log} | grep 'is in use, and stays'; do sleep 0.2; done", timeout_s=90)
+    assert site.node.sessions() == [site.target.iqn]
+    machine.run("kill $(cat /run/holder)")
+    machine.run("while ls /sys/class/iscsi_session/* >/dev/null 2>&1; do sleep 0.2; done")
+    machine.run(f"{log} | grep 'no volume has was given back' | grep naa.6001405")
+    node.stop()
+    site.node.drive(step("detach", "stray", body))

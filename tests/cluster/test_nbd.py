@@ -312,6 +312,23 @@ def test_device_whose_keeper_was_killed_gets_another(site: Site):
     site.one.machine.run(f"echo healed >{directory}/note; sync -f {directory}", timeout_s=60)
 
 
+def test_device_that_no_volume_has_is_given_back(site: Site):
+    site.server.serve("stray")
+    asked = {
+        "server": site.server.address, "port": PORT, "export": "stray", "tls": None,
+        "wants_tls": False, "only_find": False, "read_only": False,
+        "directory": "/run/volagent/nbd",
+    }  # fmt: skip
+    program = f"from volagent.host import nbd_calls\nprint(nbd_calls.connect({asked!r}))\n"
+    site.one.machine.put_file("/run/connect.py", program)
+    site.one.machine.run("modprobe nbd")
+    site.one.machine.run(f"{site.one.machine.installation.python} /run/connect.py")
+    assert len(devices(site.one)) == 1
+    site.one.machine.run("while ls /sys/block/nbd*/pid >/dev/null 2>&1; do sleep 0.2; done")
+    log = site.one.machine.installation.show_log
+    site.one.machine.run(f"{log} | grep 'no volume has was given back' | grep /stray")
+
+
 def test_unknown_export_and_a_dead_server_are_told_with_a_remedy(site: Site):
     site.server.serve("known")
     volume, claim, pod = use_claim("unknown", site)

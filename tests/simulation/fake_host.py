@@ -20,6 +20,9 @@ class FakeHolders(FakeCalls):
             return (Holder(4711, "cat", target, "open file"),)
         return ()
 
+    async def find_openers(self, number: str) -> tuple[Holder, ...]:
+        return ()
+
     async def namespaces_holding(self, mounts: Sequence[MountEntry]) -> Mapping[MountId, Holder]:
         await self.pause()
         return {

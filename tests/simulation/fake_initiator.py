@@ -69,6 +69,12 @@ class FakeInitiator:
         handle = LunHandle(wish.iqn, wish.lun, f"naa.{wish.lun}", wish.interface, *claim)
         return FoundLun(device, handle, portals, remarks=tuple(map(str, self.refusing)))
 
+    def list_attached(self) -> list[FoundLun]:
+        return [
+            FoundLun(device, LunHandle(iqn, lun, f"naa.{lun}"), ())
+            for (iqn, lun), device in self.attached.items()
+        ]
+
     async def check(self, handle: LunHandle) -> None:
         if handle.lun in self.swapped:
             raise LunChanged("check", handle.wwid, 0, "now another disk answers")

@@ -71,8 +71,7 @@ async def _run(process: Process) -> None:
             registering = tasks.start("registering", _register(node))
             try:
                 loops = {
-                    "certificate": renewal, "fencings of others": node.fencing.run(),
-                    **fence.loops(),
+                    "certificate": renewal, **node.loops(), **fence.loops(),
                 }  # fmt: skip
                 await _serve(process, tasks.start_loop, client, copies, node, serving, loops)
             finally:

@@ -124,7 +124,8 @@ async def _serve(
         await node.storage.restore()
     await node.register()
     start_loop("agent", agent.run(start_loop))
-    start_loop("fencings of others", node.fencing.run())
+    for name, loop in node.loops().items():
+        start_loop(name, loop)
     await open_listeners(serving)
     start_loop("certificate", serving.renew_certificate())
     await agent.recovered.wait()

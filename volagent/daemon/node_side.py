@@ -4,7 +4,7 @@ Composition for `volagent run` and `volagent agent`: they differ in the client a
 """
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,9 @@ from volagent.drivers.payload import NodeFacts
 from volagent.drivers.provisioning.contract import ProvisionerTable
 from volagent.drivers.provisioning.table import make_local_provisioners
 from volagent.host.contract import Host
+from volagent.host.iscsi.assembly import make_initiator
 from volagent.host.iscsi.excluding import Excluder
 from volagent.host.iscsi.identity import read_initiator_name
-from volagent.host.iscsi.initiator import make_initiator
 from volagent.host.nbd import RealNbd
 from volagent.host.process import Helpers
 from volagent.host.real import make_host
@@ -36,6 +36,7 @@ from volagent.node.checkpoint import Checkpoint
 from volagent.node.config import AgentConfig
 from volagent.node.fencing import NodeFencing
 from volagent.node.hand_over import RuntimeHandOver
+from volagent.node.left_over import LeftOverSweep
 from volagent.node.named import StartTask
 from volagent.node.records import RecordBook
 from volagent.node.register import NodeExtras, describe_node, read_boot_id
@@ -69,6 +70,13 @@ class NodeSide:
         """Make the Node. Raises `ApiError`."""
         initiator = read_initiator_name()
         await self.agent.node.register(self.labels, {INITIATOR: initiator} if initiator else {})
+
+    def loops(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """What runs beside the agent for its life."""
+        return {
+            "fencings of others": self.fencing.run(),
+            "left over": LeftOverSweep(self.agent).run(),
+        }
 
     def make_view(self, clock: Clock, recovery_s: Callable[[], float]) -> AgentView:
         """What answers questions about this node's pods."""

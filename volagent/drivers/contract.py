@@ -230,6 +230,17 @@ class Attaches(Protocol):
 
 
 @runtime_checkable
+class ListsAttached(Protocol):
+    """Recognises what it has attached to this machine, whatever is noted of it."""
+
+    def list_attached(self) -> dict[str, HeldDevice]:
+        """By what the storage calls the disk, as `Networked.identify` does.
+
+        Each can be given to `detach`. Raises `Uncertain`.
+        """
+
+
+@runtime_checkable
 class Anticipates(Protocol):
     """Can get ready to attach a disk that is not this node's yet."""
 

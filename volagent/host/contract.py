@@ -437,25 +437,28 @@ class Devices(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Somebody who keeps a mount busy."""
+    """Somebody who keeps a mount or a device busy."""
 
     pid: int
     command: str
     path: str
     """What they hold: an open file, a working directory, or the mount in their namespace."""
     kind: str
-    """`open file`, `working directory`, `root directory`, `mapped file`, `mount namespace`,
-    `mount below`."""
+    """`open file`, `open device`, `working directory`, `root directory`, `mapped file`,
+    `mount namespace`, `mount below`."""
 
     def __str__(self) -> str:
         return f"pid {self.pid} ({self.command}): {self.kind} {self.path}"
 
 
 class Holders(Protocol):
-    """Who uses a mount."""
+    """Who uses a mount, or a device."""
 
     async def find_holders(self, target: str, *, limit: int = 8) -> tuple[Holder, ...]:
         """Processes and mount namespaces that keep `target` busy, most telling first."""
+
+    async def find_openers(self, number: str) -> tuple[Holder, ...]:
+        """Processes that have the block device `major:minor`, or a partition of it, open."""
 
     async def namespaces_holding(self, mounts: Sequence[MountEntry]) -> Mapping[MountId, Holder]:
         """Which of these mounts other mount namespaces still show, each with one process there.

@@ -15,7 +15,7 @@ from typing import Final
 
 import psutil
 
-from volagent.host import libc
+from volagent.host import libc, openers
 from volagent.host.contract import Holder, MountEntry, MountId
 from volagent.host.mountinfo import parse_line
 from volagent.host.mounttable import TableReader, find_mount_at
@@ -40,6 +40,17 @@ class RealHolders:
     async def find_holders(self, target: str, *, limit: int = 8) -> tuple[Holder, ...]:
         """What keeps the mount at `target` busy; nothing when no mount is there."""
         return await self._helpers.run_in_pool(self._find, target, limit)
+
+    async def find_openers(self, number: str) -> tuple[Holder, ...]:
+        """Who has a block device open."""
+
+        def find() -> tuple[Holder, ...]:
+            return tuple(
+                Holder(pid, command, path, "open device")
+                for pid, command, path in openers.find_openers(number)
+            )
+
+        return await self._helpers.run_in_pool(find)
 
     def _find(self, target: str, limit: int) -> tuple[Holder, ...]:
         entry = find_mount_at(target, self._reader)

@@ -10,13 +10,14 @@ the device (`nbd_keeper.py`), which outlives the daemon.
 Secrets go to a child by its standard input, and from there into memory only.
 """
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from volagent.host import block_devices
 from volagent.host.contract import BlockDevice
 from volagent.host.errors import HostError, Unsupported
-from volagent.host.nbd_devices import find_device
+from volagent.host.nbd_devices import list_devices
 from volagent.host.nbd_link import Target
 
 if TYPE_CHECKING:
@@ -55,6 +56,9 @@ class NbdLinks(Protocol):
 
     def find(self, identity: str) -> BlockDevice | None:
         """The device that is connected to an export now."""
+
+    def list_connected(self) -> dict[str, BlockDevice]:
+        """The devices that are connected to exports by us, by export."""
 
     async def disconnect(self, device: BlockDevice, identity: str) -> None:
         """Write a device out and disconnect it, if it is this export's still.
@@ -124,13 +128,16 @@ class RealNbd:
 
     def find(self, identity: str) -> BlockDevice | None:
         """From sysfs."""
-        found = find_device(identity)
-        if found is None:
-            return None
-        try:
-            return block_devices.identify(found.path)
-        except HostError:
-            return None
+        return self.list_connected().get(identity)
+
+    def list_connected(self) -> dict[str, BlockDevice]:
+        """From sysfs; only ours have a name there."""
+        found = {}
+        for device in list_devices():
+            if device.identity:
+                with contextlib.suppress(HostError):
+                    found[device.identity] = block_devices.identify(device.path)
+        return found
 
     async def disconnect(self, device: BlockDevice, identity: str) -> None:
         """Behind the bulkhead of the device: a sick one delays nobody else."""

@@ -11,24 +11,23 @@ import fcntl
 import hashlib
 import os
 import signal
-import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Final
 
-from volagent.host import libc, nbd_keeper
+from volagent.host import nbd_keeper
 from volagent.host.errors import Absent, Busy, HostError
 from volagent.host.nbd_devices import NbdDevice, find_device, read_device
 from volagent.host.nbd_link import FLAG_READ_ONLY, Target, dial, inquire
 from volagent.host.nbd_netlink import NbdNetlink
 from volagent.host.nbd_wire import Wire
+from volagent.host.openers import find_openers
 
 DIAL_TIMEOUT_S: Final = 10.0
 LOCK_TIMEOUT_S: Final = 5.0
 SETTLE_TIMEOUT_S: Final = 20.0
 """How long the kernel and a keeper may take to show what was asked of them."""
 _PAUSE_S: Final = 0.05
-_LINK: Final = libc.AT_NO_AUTOMOUNT | libc.AT_STATX_DONT_SYNC
 
 
 def connect(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -95,8 +94,10 @@ def disconnect(arguments: dict[str, Any]) -> dict[str, Any]:
         again = find_device(backend)
         if again is None or again.index != found.index:
             return {}
-        for holder in _find_holders(os.fstat(fd).st_rdev):
-            raise Busy("nbd disconnect", path, errno.EBUSY, f"held by {holder}")
+        number = os.fstat(fd).st_rdev
+        for pid, command, opened in find_openers(f"{os.major(number)}:{os.minor(number)}"):
+            detail = f"held by pid {pid} ({command}): {opened}"
+            raise Busy("nbd disconnect", path, errno.EBUSY, detail)
         os.fsync(fd)
         NbdNetlink().disconnect(found.index)
         _dismiss_keeper(arguments["directory"], backend)
@@ -210,36 +211,6 @@ def _dismiss_keeper(directory: str, identity: str) -> None:
 def _is(device: NbdDevice) -> bool:
     now = read_device(device.index)
     return now is not None and now.identity == device.identity
-
-
-def _find_holders(number: int) -> Iterator[str]:
-    """Processes that have a block device open, but this one; network file systems are not asked."""
-    wanted = (os.major(number), os.minor(number))
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        if int(pid) == os.getpid():
-            continue
-        try:
-            links = [f"/proc/{pid}/fd/{name}" for name in os.listdir(f"/proc/{pid}/fd")]
-        except OSError:
-            continue  # it ended meanwhile
-        if any(_leads_to(link, wanted) for link in links):
-            yield f"pid {pid} ({_read_command(pid)})"
-
-
-def _read_command(pid: str) -> str:
-    try:
-        with open(f"/proc/{pid}/comm") as file:
-            return file.read().strip()
-    except OSError:
-        return ""
-
-
-def _leads_to(link: str, wanted: tuple[int, int]) -> bool:
-    try:
-        found = libc.statx(libc.AT_FDCWD, link.encode(), _LINK, libc.STATX_TYPE)
-    except OSError:
-        return False
-    return (found.rdev_major, found.rdev_minor) == wanted and stat.S_ISBLK(found.mode)
 
 
 def _await(holds: Callable[[], bool], timeout_s: float = SETTLE_TIMEOUT_S) -> bool:

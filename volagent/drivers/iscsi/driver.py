@@ -50,7 +50,7 @@ from volagent.drivers.contract import (
 from volagent.drivers.errors import Rejected, Transient, Uncertain
 from volagent.drivers.failures import explain_busy
 from volagent.drivers.iscsi.failures import explain, explain_changed, explain_fenced
-from volagent.drivers.iscsi.options import IscsiOptions, read_iscsi_options
+from volagent.drivers.iscsi.options import IscsiOptions, name_disk, read_iscsi_options
 from volagent.drivers.partitions import choose_part
 from volagent.host.contract import BlockDevice, Host, MountId
 from volagent.host.errors import Busy, HostError
@@ -146,18 +146,11 @@ class IscsiDriver:
             found = await self.initiator.attach(wish)
         except HostError as error:
             raise explain(error, wish, left=self.initiator.is_present(wish)) from error
-        handle = _Handle(
-            found.handle.iqn, found.handle.lun, found.handle.wwid, found.handle.interface,
-            options.portals, found.handle.key, found.handle.guard,
-        )  # fmt: skip
         if found.remarks:
             _log.info("disk attached, and something was not as it should be",
-                      volume=volume.key, disk=handle.wwid, remarks=found.remarks)  # fmt: skip
+                      volume=volume.key, disk=found.handle.wwid, remarks=found.remarks)  # fmt: skip
         device = await self._choose_part(found, options)
-        held = msgspec.structs.replace(
-            hold_device(device), handle=msgspec.json.encode(handle).decode()
-        )
-        return Attached(_describe(found, device), held)
+        return Attached(_describe(found, device), _hold(device, found.handle, options.portals))
 
     async def _choose_part(self, found: FoundLun, options: IscsiOptions) -> BlockDevice:
         """A disk without the partition is given back, unless somebody uses another one of it."""
@@ -188,6 +181,17 @@ class IscsiDriver:
                 f" good, `iscsiadm -m node -T {handle.iqn} --logout`",
             ) from error
         return Done("; ".join(said) or f"{handle.wwid} was gone already")
+
+    def list_attached(self) -> dict[str, HeldDevice]:
+        """The disks of sessions that were made here, and sessions without a disk."""
+        try:
+            found = self.initiator.list_attached()
+        except HostError as error:
+            raise Uncertain(f"what is attached cannot be read: {error}") from error
+        return {
+            name_disk(each.handle.iqn, each.handle.lun): _hold(each.device, each.handle, each.paths)
+            for each in found
+        }
 
     async def is_fenced(self, device: HeldDevice) -> bool:
         """Whether this node's key is gone, of a disk that it registered one for."""
@@ -357,6 +361,15 @@ def _describe(found: FoundLun, device: BlockDevice) -> str:
     by = ", ".join(found.paths)
     text = f"{found.handle.wwid} at {device.path} by {by}{how}"
     return "; ".join((text, *found.remarks))
+
+
+def _hold(device: BlockDevice, found: LunHandle, portals: tuple[str, ...]) -> HeldDevice:
+    """A disk, or a partition of one, as it is recorded."""
+    handle = _Handle(
+        found.iqn, found.lun, found.wwid, found.interface, portals, found.key, found.guard
+    )
+    text = msgspec.json.encode(handle).decode()
+    return msgspec.structs.replace(hold_device(device), handle=text)
 
 
 def _read_handle(device: HeldDevice) -> LunHandle:

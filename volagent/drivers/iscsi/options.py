@@ -70,7 +70,12 @@ class IscsiOptions(Options, frozen=True):
     @property
     def identity(self) -> str:
         """What the storage calls the disk, whichever way it is reached."""
-        return f"{self.iqn}:lun-{self.lun}"
+        return name_disk(self.iqn, self.lun)
+
+
+def name_disk(iqn: str, lun: int) -> str:
+    """What a target's disk is called everywhere."""
+    return f"{iqn}:lun-{lun}"
 
 
 def read_iscsi_options(source: VolumeSource) -> IscsiOptions:

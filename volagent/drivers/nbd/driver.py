@@ -136,6 +136,13 @@ class NbdDriver:
             ) from error
         return Done(f"{device.handle} disconnected from {found.path}")
 
+    def list_attached(self) -> dict[str, HeldDevice]:
+        """The connected devices that bear the name of an export."""
+        return {
+            identity: msgspec.structs.replace(hold_device(device), handle=identity)
+            for identity, device in self.links.list_connected().items()
+        }
+
     async def cut(self, device: HeldDevice) -> Done:
         """Disconnect the export's device, under whatever is mounted or open."""
         found = self.links.find(device.handle)

@@ -230,6 +230,13 @@ class Initiator(Protocol):
     async def is_fenced(self, handle: LunHandle) -> bool:
         """Whether the storage says that this node's key is gone; False while nobody can say."""
 
+    def list_attached(self) -> list[FoundLun]:
+        """The disks of every session that was made here, whatever is noted of them.
+
+        Except those that this process is only looking at, for another node's sake. A session
+        without any is one with the number 0 and no device. Raises `HostError`.
+        """
+
     def is_up(self, number: str) -> bool:
         """Whether the device `major:minor` has a path that takes requests at this moment."""
 

@@ -41,12 +41,12 @@ from volagent.host.iscsi.contract import (
 )
 from volagent.host.iscsi.device import DeviceChoice, explain_exchange, name_of
 from volagent.host.iscsi.giving_up import GivingUp
-from volagent.host.iscsi.known import KnownClaims, KnownDisks
+from volagent.host.iscsi.known import KnownDisks
+from volagent.host.iscsi.left import list_attached
 from volagent.host.iscsi.logins import Logins
 from volagent.host.iscsi.multipath import Multipath
 from volagent.host.iscsi.node_records import NodeRecords
 from volagent.host.iscsi.paths import Paths, Verdict, wait_until
-from volagent.host.iscsi.persistent import RealPersistent
 from volagent.host.iscsi.records import Records
 from volagent.host.iscsi.sysfs import Path, Session, Sysfs
 from volagent.host.iscsi.unwritten import Unwritten
@@ -80,6 +80,7 @@ class RealInitiator:
         self._leaving = GivingUp(helpers, self._paths, claims, self._unwritten)
         self._devices = DeviceChoice(self._paths, self._multipath, self._sysfs)
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._reached: set[LunHandle] = set()
 
     def is_present(self, wish: LunWish) -> bool:
         """Whether the kernel shows anything under this number now."""
@@ -122,10 +123,12 @@ class RealInitiator:
             except (NoSession, LunMissing, LunNameless):
                 await self._logins.close_idle(wish.iqn, interface)
                 raise
+            self._reached.add(handle)
             return handle, paths
 
     async def leave(self, handle: LunHandle, paths: Sequence[Path]) -> None:
         """Undo `reach`; nothing is written. Raises `Busy`, `TimedOut`, `HostError`."""
+        self._reached.discard(handle)
         async with self._lock(handle.iqn):
             if self._known.find(handle.iqn, handle.lun, handle.interface):
                 return  # it was attached meanwhile
@@ -291,6 +294,11 @@ class RealInitiator:
 
     # -- later -------------------------------------------------------------------------------
 
+    def list_attached(self) -> list[FoundLun]:
+        """What the kernel shows by sessions that were made here, except to look at a disk."""
+        found = list_attached(self._sysfs, self._logins.records, self.claims)
+        return [each for each in found if each.handle not in self._reached]
+
     def is_up(self, number: str) -> bool:
         """Whether a device has a path that takes requests."""
         return self._sysfs.is_running(number)
@@ -386,15 +394,3 @@ class RealInitiator:
             for session in self._logins.sessions(iqn, interface)
             for path in self._sysfs.paths(session, lun)
         ]
-
-
-def make_initiator(*, helpers: "Helpers", run_dir: str, reserves: bool = False) -> RealInitiator:
-    """The initiator of this machine; what it notes lies in the daemon's run directory."""
-    return RealInitiator(
-        helpers=helpers,
-        known=KnownDisks(f"{run_dir}/iscsi"),
-        claims=Claims(RealPersistent(helpers), KnownClaims(f"{run_dir}/iscsi")),
-        sysfs=Sysfs(),
-        records=Records(),
-        reserves=reserves,
-    )

@@ -95,11 +95,15 @@ class Sysfs:
 
     def sessions(self, iqn: str) -> tuple[Session, ...]:
         """All sessions with a target, in the order in which they were made."""
+        return tuple(session for session in self.all_sessions() if session.iqn == iqn)
+
+    def all_sessions(self) -> tuple[Session, ...]:
+        """All sessions with any target, in the order in which they were made."""
         found = []
         where = f"{self.root}/class/iscsi_session"
         for name in sorted(_list(where), key=_natural):
             session = self._session(f"{where}/{name}", name)
-            if session is not None and session.iqn == iqn:
+            if session is not None:
                 found.append(session)
         return tuple(found)
 

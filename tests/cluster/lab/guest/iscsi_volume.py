@@ -38,8 +38,9 @@ from volagent.drivers.fencing.contract import FenceOrder
 from volagent.drivers.fencing.iscsi import IscsiFence
 from volagent.drivers.iscsi.driver import IscsiDriver, make_wish
 from volagent.drivers.iscsi.options import IscsiOptions
+from volagent.host.iscsi.assembly import make_initiator
 from volagent.host.iscsi.excluding import Excluder
-from volagent.host.iscsi.initiator import RealInitiator, make_initiator
+from volagent.host.iscsi.initiator import RealInitiator
 from volagent.host.iscsi.persistent import RealPersistent
 from volagent.host.process import Helpers
 from volagent.host.real import make_host
