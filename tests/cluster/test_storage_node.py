@@ -10,8 +10,6 @@ from tests.cluster.lab.iscsi_initiator import IscsiInitiator
 from tests.cluster.lab.machine import Lab
 from tests.cluster.storage_site import MOVE_S, Site, make_storage_site, storage_class, user
 
-pytestmark = pytest.mark.only_on("uml", reason="the storage node's second disk")
-
 CLASS = "disks"
 claim = partial(storage_site.claim, of_class=CLASS)
 

@@ -8,8 +8,6 @@ from tests.cluster import storage_site
 from tests.cluster.lab.machine import Lab
 from tests.cluster.storage_site import MOVE_S, Site, make_storage_site, storage_class, user
 
-pytestmark = pytest.mark.only_on("uml", reason="the storage node's second disk")
-
 CLASS = "shared"
 KIND = "kubernetes.io~csi"
 # Version 3: the machines' own root is an overlay, which cannot be the root of version 4.

@@ -200,9 +200,7 @@ class Daemon:
 
     def metrics(self) -> str:
         """What `/metrics` says."""
-        return self.machine.run(
-            f"curl -sSf --unix-socket {self._socket} http://volagent/metrics"
-        ).out
+        return str(self.call("GET", "/metrics"))
 
     def uid(self, pod: Json) -> str:
         """The pod's uid."""

@@ -76,7 +76,10 @@ class SupervisedInstallation(CheckoutInstallation):
         )
 
 
-_UNITS = {"run": "volagent", "server": "volagent-server", "agent": "volagent-agent"}
+_UNITS = {
+    "run": "volagent", "server": "volagent-server", "agent": "volagent-agent",
+    "storage": "volagent-agent",  # by its settings
+}  # fmt: skip
 _DROP_IN = """[Service]
 # Scenarios say when a daemon that was killed comes back, and an emulated processor is slow.
 Restart=no

@@ -22,7 +22,8 @@ _PORT = 3260
 _SERVE = """
 modprobe -a loop target_core_mod target_core_iblock iscsi_target_mod
 mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
-mkdir -p {disks} /var/target/pr /etc/target/pr
+mkdir -p {disks}
+for place in /var/target/pr /etc/target/pr; do [ -L $place ] || mkdir -p $place; done
 mountpoint -q {disks} || {mount}
 port=$(ip -o -4 addr show to {first} | cut -d " " -f 2)
 echo 1 >/proc/sys/net/ipv4/conf/$port/promote_secondaries

@@ -36,7 +36,8 @@ class StorageNode(Agent):
 
     def __init__(self, machine: Machine, *, fs_type: str = "ext4", settings: str = "") -> None:
         super().__init__(
-            machine, settings=f'{settings}\n[storage]\ndirectory = "{_POOL}/volumes"\n'
+            machine,
+            settings=f'{settings}\n[storage]\nenabled = true\ndirectory = "{_POOL}/volumes"\n',
         )
         self._fs_type = fs_type
 
