@@ -96,7 +96,7 @@ def check_permissions(settings: Settings, mounts: Sequence[MountEntry]) -> Itera
     yield Finding("permissions", "user", OK if root else WARN, f"uid {os.geteuid()}", remedy)
     for name, private in (("root_dir", False), ("state_dir", True), ("run_dir", False)):
         yield _check_directory(name, getattr(settings, name), private=private)
-    holder = _find_file_system(settings.run_dir, mounts)
+    holder = find_file_system(settings.run_dir, mounts)
     if holder is not None and holder.fs_type not in ("tmpfs", "ramfs"):
         yield Finding(
             "permissions", "run_dir on tmpfs", WARN,
@@ -149,7 +149,7 @@ def _holds_readable_secrets(path: str) -> bool:
     return False
 
 
-def _find_file_system(path: str, mounts: Sequence[MountEntry]) -> MountEntry | None:
+def find_file_system(path: str, mounts: Sequence[MountEntry]) -> MountEntry | None:
     """The mount that a path lies on: the longest mount point above it, the newest of equals."""
     best: MountEntry | None = None
     for entry in mounts:

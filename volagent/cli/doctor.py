@@ -25,6 +25,7 @@ from volagent.cli.fence_checks import FenceFacts, check_fence
 from volagent.cli.options import talks_to_daemon
 from volagent.cli.output import clean, paint, print_document, print_line
 from volagent.cli.progress import VOLUMES_READY
+from volagent.cli.storage_checks import check_storage, look_at_storage
 from volagent.client.contract import NODES, PODS
 from volagent.objects.meta import Document
 from volagent.settings import Settings, SettingsError, load_settings
@@ -107,6 +108,8 @@ def _examine(api: Api, settings: Settings) -> Iterator[Finding]:
     yield from check_runtime(settings.runtime)
     yield from check_permissions(settings, mounts)
     yield from check_fence(settings.fence, _look_at_fence(settings))
+    if settings.storage.enabled:
+        yield from check_storage(settings.storage, look_at_storage(settings, mounts))
     status, finding = _ask_daemon(api)
     yield finding
     yield from _check_rivals(settings)

@@ -37,13 +37,14 @@ from volagent.node.config import AgentConfig
 from volagent.node.fencing import NodeFencing
 from volagent.node.hand_over import RuntimeHandOver
 from volagent.node.left_over import LeftOverSweep
+from volagent.node.login_watch import watch_logins
 from volagent.node.named import StartTask
 from volagent.node.records import RecordBook
 from volagent.node.register import NodeExtras, describe_node, read_boot_id
 from volagent.node.stats import VolumeStats
 from volagent.node.view import AgentView
 from volagent.objects.attachments import limit_name
-from volagent.objects.storage_nodes import INITIATOR
+from volagent.objects.storage_nodes import INITIATOR, ISCSI_PROVISIONER
 from volagent.runtime import contract as runtime_contract
 from volagent.runtime.cdi import CdiDirectory
 from volagent.runtime.none import NoRunner
@@ -73,10 +74,13 @@ class NodeSide:
 
     def loops(self) -> dict[str, Coroutine[Any, Any, None]]:
         """What runs beside the agent for its life."""
-        return {
+        loops = {
             "fencings of others": self.fencing.run(),
             "left over": LeftOverSweep(self.agent).run(),
         }
+        if self.storage is not None and ISCSI_PROVISIONER in self.storage.showers:
+            loops["logins"] = watch_logins(self.machine.helpers)
+        return loops
 
     def make_view(self, clock: Clock, recovery_s: Callable[[], float]) -> AgentView:
         """What answers questions about this node's pods."""

@@ -183,7 +183,7 @@ def _detect_file_system(name: str) -> Feature:
         known = {line.split()[-1] for line in file}
     if name in known:
         return Feature(f"file system {name}", True, "in the kernel")
-    if _has_module(name):
+    if has_module(name):
         return Feature(f"file system {name}", True, "as a module, loaded at the first mount")
     detail = f"volumes of type {name} cannot be mounted"
     return Feature(
@@ -194,7 +194,7 @@ def _detect_file_system(name: str) -> Feature:
     )
 
 
-def _has_module(name: str) -> bool:
+def has_module(name: str) -> bool:
     """Whether modprobe would find a module, from the index that it reads itself."""
     index = f"/lib/modules/{platform.release()}/modules.dep"
     file_names = tuple(f"/{name}.ko{packed}:" for packed in ("", ".xz", ".zst", ".gz"))
