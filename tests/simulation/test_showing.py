@@ -156,6 +156,25 @@ def test_disk_whose_attachment_was_removed_by_force_is_hidden():
     run_virtually(story())
 
 
+def test_secret_of_a_shared_disk_stays_while_it_goes_from_one_node_to_another():
+    async def story():
+        world = ShowWorld(random.Random(7))
+        await world.bootstrap(["d1"], modes=("ReadOnlyMany",))
+        async with world.living():
+            await world.declare("p0", "node01", "d1")
+            await asyncio.sleep(5)
+            for turn in range(40):
+                await world.client.delete(PODS, f"p{turn}", "default")
+                await asyncio.sleep(turn / 40)
+                node = f"node0{1 + (turn + 1) % 2}"
+                await world.declare(f"p{turn + 1}", node, "d1")
+                await asyncio.sleep(30)
+                assert world.holders("d1") == {node}, turn
+                assert await world.secrets() == [chap_secret("pv-d1", STORAGE)], turn
+
+    run_virtually(story())
+
+
 async def _live_through(seed):
     """Pods come and go while both processes die between any two writes; then all is quiet."""
     world = await new_world(seed, rate=0.1)

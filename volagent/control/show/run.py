@@ -8,6 +8,7 @@ import asyncio
 import random
 from collections.abc import Mapping
 from typing import Final
+from weakref import WeakValueDictionary
 
 import msgspec
 
@@ -59,6 +60,7 @@ class ShowController:
         """Attachment → its uid, when its volume was seen to be shown."""
         self._failures: dict[str, int] = {}
         self._queue: KeyedQueue[str] | None = None
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._attachments = copies.follow(VOLUME_ATTACHMENTS, VolumeAttachment)
         self._attachments.listen(self._changed)
 
@@ -152,10 +154,11 @@ class ShowController:
     async def _show(self, attachment: VolumeAttachment) -> str:
         volume, node = _volume_of(attachment), attachment.spec.node_name
         shower = self._shower_of(volume)
-        credentials = await shower.fetch_credentials(volume)
-        if credentials:
-            await ensure_secret(self._client, volume, self._node, credentials)
-        return await shower.show(volume, self._peer(node))
+        async with self._turn(volume):
+            credentials = await shower.fetch_credentials(volume)
+            if credentials:
+                await ensure_secret(self._client, volume, self._node, credentials)
+            return await shower.show(volume, self._peer(node))
 
     def _shower_of(self, volume: str) -> Shower:
         found = self._copies.volumes.get("", volume)
@@ -196,14 +199,19 @@ class ShowController:
         """
         said: list[str] = []
         others: set[str] = set()
-        for shower in self._showers.values():
-            nodes = set((await shower.list_shown()).get(volume, ()))
-            others |= nodes - {node}
-            if node in nodes:
-                said.append(await shower.hide(volume, node))
-        if not others:
-            await remove_secret(self._client, volume, self._node)
+        async with self._turn(volume):
+            for shower in self._showers.values():
+                nodes = set((await shower.list_shown()).get(volume, ()))
+                others |= nodes - {node}
+                if node in nodes:
+                    said.append(await shower.hide(volume, node))
+            if not others:
+                await remove_secret(self._client, volume, self._node)
         return "; ".join(said) or "it was not shown"
+
+    def _turn(self, volume: str) -> asyncio.Lock:
+        """Of a volume's Secret: that of a first node and that of a last one must not cross."""
+        return self._turns.setdefault(volume, asyncio.Lock())
 
     async def _hide_strays(self) -> None:
         """What is shown without an attachment that says so.
