@@ -93,6 +93,18 @@ def test_discovery_and_interface_are_found(records, tmp_path):
     assert records.find_interface("default") is None
 
 
+def test_session_was_made_here_only_with_all_that_it_is_made_with(records, tmp_path):
+    where = tmp_path / "etc/nodes" / IQN
+    manual = change_settings(MADE, {"node.startup": "manual", "node.session.scan": "manual"})
+    ours = change_settings(MADE, node_settings(None, several_paths=False))
+    put(where / "10.0.0.5,3260,1/default", manual)  # an administrator's choice for all
+    put(where / "10.0.0.6,3260,1/default", ours)
+    assert records.is_ours(IQN, "10.0.0.5:3260", "default")
+    assert not records.was_made_here(IQN, "10.0.0.5:3260", "default")
+    assert records.was_made_here(IQN, "10.0.0.6:3260", "default")
+    assert not records.was_made_here(IQN, "10.0.0.7:3260", "default")
+
+
 def test_session_is_ours_only_when_its_record_never_scans_by_itself(records, tmp_path):
     file = put(tmp_path / "etc" / "nodes" / IQN / "10.0.0.5,3260,1" / "default")
     assert not records.is_ours(IQN, "10.0.0.5:3260", "default")

@@ -1,7 +1,8 @@
 """Disks and sessions of ours as the kernel shows them, whatever is noted of them.
 
-Ours are sessions whose record in open-iscsi says that they never scan by themselves: nobody else
-makes such. Read from sysfs and records: nothing is asked of storage.
+Ours are sessions with just the settings that we make them with, as their record in open-iscsi says;
+one that an administrator made and that is idle today is not ours to close. Read from sysfs and
+records: nothing is asked of storage.
 """
 
 from collections import defaultdict
@@ -20,7 +21,7 @@ def list_attached(sysfs: Sysfs, records: Records, claims: Claims) -> list[FoundL
     disks: dict[LunHandle, list[Path]] = defaultdict(list)
     idle: list[Session] = []
     for session in sysfs.all_sessions():
-        if not records.is_ours(session.iqn, session.portal, session.interface):
+        if not records.was_made_here(session.iqn, session.portal, session.interface):
             continue
         paths = sysfs.paths(session)
         for path in paths:

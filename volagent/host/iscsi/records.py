@@ -3,7 +3,8 @@
 iscsiadm takes a setting as an argument, which every local user can read in /proc. So iscsiadm makes
 a record, with its own defaults and without anything secret, and the rest is written here into that
 file: a new one, readable for root alone from its first byte, renamed into its place. The keys that
-are written are `SETTINGS_OF_OURS`; everything else stays as the machine's administrator has set it.
+are written are those of `node_settings` and `discovery_settings`; everything else stays as the
+machine's administrator has set it.
 
 Layout (open-iscsi 2.0-873 and later, `usr/idbm.c`), below `/etc/iscsi` or `/var/lib/iscsi`:
 `nodes/<iqn>/<address>,<port>,<tag>/<interface>`, or the file `nodes/<iqn>/<address>,<port>` when
@@ -27,6 +28,12 @@ MULTIPATH_REPLACEMENT_S: Final = 15
 """After so long a silent path fails its requests, so that they go another way."""
 _OURS: Final = {"node.startup": "manual", "node.session.scan": "manual"}
 _SESSION_AUTH: Final = "node.session.auth"
+_SIGNATURE: Final = {
+    "node.conn[0].startup": "manual",
+    "node.conn[0].timeo.login_timeout": str(LOGIN_TIMEOUT_S),
+    "node.session.initial_login_retry_max": str(LOGIN_RETRIES),
+}
+"""What is set besides: nobody chooses just these by accident."""
 _DISCOVERY_AUTH: Final = "discovery.sendtargets.auth"
 
 
@@ -38,13 +45,7 @@ def split_portal(portal: str) -> tuple[str, str]:
 
 def node_settings(chap: Chap | None, *, several_paths: bool) -> dict[str, str]:
     """What a session of ours is made with; an empty value takes a setting away."""
-    settings = {
-        **_OURS,
-        "node.conn[0].startup": "manual",
-        "node.conn[0].timeo.login_timeout": str(LOGIN_TIMEOUT_S),
-        "node.session.initial_login_retry_max": str(LOGIN_RETRIES),
-        **_chap_settings(_SESSION_AUTH, chap),
-    }
+    settings = {**_OURS, **_SIGNATURE, **_chap_settings(_SESSION_AUTH, chap)}
     if several_paths:
         settings["node.session.timeo.replacement_timeout"] = str(MULTIPATH_REPLACEMENT_S)
     return settings
@@ -144,6 +145,15 @@ class Records:
             return False
         found = self.read(file)
         return all(found.get(key) == value for key, value in _OURS.items())
+
+    def was_made_here(self, iqn: str, portal: str, interface: str) -> bool:
+        """Whether a session is ours although nobody knows of it: not by its scanning alone.
+
+        An administrator may have set that for all sessions.
+        """
+        file = self.find_node(iqn, portal, interface)
+        found = self.read(file) if file is not None else {}
+        return all(found.get(key) == value for key, value in (_OURS | _SIGNATURE).items())
 
     def read(self, file: str) -> dict[str, str]:
         """What a record says."""
