@@ -1,8 +1,10 @@
 """The section [storage] of the settings: what a storage node is made of."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
+
+_THIN_POOL: Final = "^([A-Za-z0-9+_.][A-Za-z0-9+_.-]*/[A-Za-z0-9+_.][A-Za-z0-9+_.-]*)?$"
 
 
 class StorageSettings(msgspec.Struct, frozen=True):
@@ -20,5 +22,7 @@ class StorageSettings(msgspec.Struct, frozen=True):
     empty."""
     iqn: str = ""
     """What targets' names begin with; `iqn.2026-01.dev.volagent:<node>` if empty."""
+    thin_pool: Annotated[str, msgspec.Meta(pattern=_THIN_POOL)] = ""
+    """`VG/POOL`, an LVM thin pool for the content of disks; empty: files in the directory."""
     overcommit: Annotated[float, msgspec.Meta(gt=0)] = 1.0
-    """How many times the file system's size volumes may be promised together."""
+    """How many times the size of the file system, or of the thin pool, may be promised."""

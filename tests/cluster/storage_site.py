@@ -10,7 +10,7 @@ from tests.cluster.lab.cluster import Agent, Server, on
 from tests.cluster.lab.iscsi_initiator import IscsiInitiator
 from tests.cluster.lab.machine import Hardware, Lab
 from tests.cluster.lab.node import Json
-from tests.cluster.lab.storage_node import StorageNode
+from tests.cluster.lab.storage_node import StorageNode, ThinStorageNode
 
 MOVE_S = 60.0
 
@@ -42,11 +42,18 @@ class Site:
 
 def make_storage_site(lab: Lab, *classes: Json, fs_type: str = "ext4", pool_mib: int = 512) -> Site:
     """Boot everything, let the machines join, declare the classes."""
+    hardware = Hardware(memory_mib=512, disks_mib=(128, pool_mib))
+    return _join(lab, StorageNode(lab.add_machine("storage01", hardware), fs_type=fs_type), classes)
+
+
+def make_thin_site(lab: Lab, *classes: Json) -> Site:
+    """The same, with the content of disks in a thin pool of more than 5 GiB."""
+    hardware = Hardware(memory_mib=512, disks_mib=(128, 128, 6144))
+    return _join(lab, ThinStorageNode(lab.add_machine("storage01", hardware)), classes)
+
+
+def _join(lab: Lab, storage: StorageNode, classes: tuple[Json, ...]) -> Site:
     server = Server(lab.add_machine("server", Hardware(memory_mib=512, disks_mib=(128,))))
-    storage = StorageNode(
-        lab.add_machine("storage01", Hardware(memory_mib=512, disks_mib=(128, pool_mib))),
-        fs_type=fs_type,
-    )
     hardware = Hardware(memory_mib=512, disks_mib=(128,))
     one, two = (Agent(lab.add_machine(name, hardware)) for name in ("node01", "node02"))
     lab.start_all()

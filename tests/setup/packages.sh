@@ -10,7 +10,7 @@ set -euo pipefail
 
 readonly demo=(e2fsprogs xfsprogs btrfs-progs util-linux nfs-common)
 readonly tests=("${demo[@]}" podman runc conmon busybox-static user-mode-linux nfs-kernel-server
-                rpcbind iproute2 kmod open-iscsi multipath-tools nbd-client nbd-server
+                rpcbind iproute2 kmod open-iscsi multipath-tools nbd-client nbd-server lvm2 thin-provisioning-tools
                 systemd udev man-db shellcheck etcd-server zsh fish gcc libc6-dev)
 readonly vagrant=(vagrant vagrant-libvirt libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils
                   dnsmasq-base iptables mmdebstrap e2fsprogs fdisk grub-pc-bin grub-common

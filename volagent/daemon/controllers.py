@@ -187,5 +187,7 @@ def make_node_controllers(
         node = settings.node_name
         running["showing"] = ShowController(copies, client, machine.showers, node)
         if machine.measure_room is not None:
-            running["storage room"] = RoomReporter(copies, client, machine.measure_room, node)
+            running["storage room"] = RoomReporter(
+                copies, client, events, machine.measure_room, node
+            )
     return running

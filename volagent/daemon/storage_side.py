@@ -18,21 +18,25 @@ from volagent.drivers.fencing.shown import HidingFence
 from volagent.drivers.iscsi.driver import ISCSI
 from volagent.drivers.nfs_attached import NFS_ATTACHED, read_handle
 from volagent.drivers.provisioning.contract import Provisioner
+from volagent.drivers.provisioning.disk_content import DiskContent, FileContent
 from volagent.drivers.provisioning.export import Export, in_pool
 from volagent.drivers.provisioning.image import FILE
 from volagent.drivers.provisioning.image_copies import ImageCopies
 from volagent.drivers.provisioning.storage_iscsi import IscsiProvisioner
 from volagent.drivers.provisioning.storage_nfs import SharedDirectoryProvisioner
-from volagent.drivers.provisioning.storage_pool import StoragePool
+from volagent.drivers.provisioning.storage_pool import Room, StoragePool
+from volagent.drivers.provisioning.thin_content import ThinContent
 from volagent.drivers.showing.contract import Shower
 from volagent.drivers.showing.iscsi import IscsiShower
 from volagent.drivers.showing.nfs import NfsShower
+from volagent.host import thin_links
 from volagent.host.contract import Host
 from volagent.host.errors import Absent, HostError
 from volagent.host.lio.service import TargetService
 from volagent.host.nfs_exports import ShownExports
 from volagent.host.pool_marker import claim_pool
 from volagent.host.process import Helpers
+from volagent.host.thin_pool import ThinPool
 from volagent.objects.storage_nodes import ISCSI_PROVISIONER, NFS_PROVISIONER, STORAGE_ROLE
 from volagent.observe.logs import get_logger
 from volagent.settings import Settings
@@ -51,6 +55,7 @@ class StorageSide:
     pool: StoragePool
     helpers: Helpers
     iqn_base: str
+    thin: ThinContent | None = None
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -84,12 +89,29 @@ class StorageSide:
                            remedy=error.remedy)  # fmt: skip
 
     async def measure_room(self) -> Mapping[str, int]:
-        """What the pool has and has promised, in bytes."""
+        """What the pool has and has promised, in bytes. Raises `OSError`.
+
+        With a thin pool, that of disks, and how much of it is taken; the directory's own, where
+        shared directories are made, beside it.
+        """
         room = await self.helpers.run_in_pool(self.pool.measure)
+        if self.thin is None:
+            return _list_bytes(room)
+        try:
+            disks = await self.thin.measure()
+            data_percent, metadata_percent = await self.thin.fetch_percents()
+        except DriverError as error:
+            raise OSError(0, str(error)) from error
+        shared = _list_bytes(room, "directories_") if NFS_PROVISIONER in self.provisioners else {}
         return {
-            name.removesuffix("_bytes"): value
-            for name, value in msgspec.structs.asdict(room).items()
-        }
+            **_list_bytes(disks), **shared,
+            "data_percent": round(data_percent), "metadata_percent": round(metadata_percent),
+        }  # fmt: skip
+
+
+def _list_bytes(room: Room, prefix: str = "") -> dict[str, int]:
+    found = msgspec.structs.asdict(room)
+    return {prefix + name.removesuffix("_bytes"): value for name, value in found.items()}
 
 
 def make_storage_side(
@@ -99,40 +121,70 @@ def make_storage_side(
     storage = settings.storage
     if not storage.enabled:
         return None
-    directory = _claim_directory(settings)
+    directory, identity = _claim_directory(settings)
     address = storage.address or address
     if not address:
         raise StartError("no address for nodes to reach the volumes at", "set storage.address")
     pool = StoragePool(directory, FILE, storage.overcommit)
     iqn = storage.iqn or f"iqn.2026-01.dev.volagent:{settings.node_name}"
-    made = StorageSide({}, {}, pool, helpers, iqn)
+    copies = ImageCopies(host, helpers)
+    files = FileContent(directory, pool, host, copies)
+    content: DiskContent = files
+    thin: ThinContent | None = None
+    _check_groups(directory, storage.thin_pool)
+    if storage.thin_pool:
+        lvm = ThinPool(helpers, storage.thin_pool, identity)
+        content = thin = ThinContent(directory, lvm, storage.overcommit, copies, files)
+
+    def make_export(provisioner: str) -> Export:
+        # Each deletes what has expired in the directory, whoever has made it.
+        return Export(
+            in_pool(helpers), clock, directory, provisioner,
+            remove_outside=thin.remove if thin is not None else None,
+        )  # fmt: skip
+
+    made = StorageSide({}, {}, pool, helpers, iqn, thin)
     if "iscsi" in storage.kinds:
         portals = storage.portals or (f"{address}:{PORT}",)
-        disks = IscsiShower(TargetService(helpers, directory, iqn, portals))
+        disks = IscsiShower(TargetService(helpers, directory, iqn, portals), content.activate)
         made.showers[ISCSI_PROVISIONER] = disks
         made.provisioners[ISCSI_PROVISIONER] = IscsiProvisioner(
-            Export(in_pool(helpers), clock, directory, ISCSI_PROVISIONER),
-            pool, host, ImageCopies(host, helpers), disks, settings.node_name, iqn, portals,
-        )  # fmt: skip
+            make_export(ISCSI_PROVISIONER), content, host, disks, settings.node_name, iqn, portals
+        )
     if "nfs" in storage.kinds:
         shares = NfsShower(helpers, ShownExports(directory))
         made.showers[NFS_PROVISIONER] = shares
         made.provisioners[NFS_PROVISIONER] = SharedDirectoryProvisioner(
-            Export(in_pool(helpers), clock, directory, NFS_PROVISIONER),
-            pool, shares, settings.node_name, address,
-        )  # fmt: skip
+            make_export(NFS_PROVISIONER), pool, shares, settings.node_name, address
+        )
     return made
 
 
-def _claim_directory(settings: Settings) -> str:
-    """Where the volumes are, which are those that were there. Raises `StartError`."""
+def _check_groups(directory: str, thin_pool: str) -> None:
+    """Disks that lie elsewhere would be neither shown nor ever removed. Raises `StartError`."""
+    wanted = thin_pool.partition("/")[0]
+    try:
+        found = thin_links.find_groups(directory, ISCSI_PROVISIONER, FILE)
+    except OSError as error:
+        raise StartError(f"{error.filename}: {error.strerror}", "run as root") from error
+    for group, volume in found.items():
+        if group != wanted:
+            raise StartError(
+                f"the content of disks in {directory} is in the volume group {group} ({volume})",
+                f'set storage.thin_pool to "{group}/POOL" again',
+            )
+
+
+def _claim_directory(settings: Settings) -> tuple[str, str]:
+    """Where the volumes are, which are those that were there; its identity. Raises `StartError`."""
     named = settings.storage.directory
     directory = named or f"{settings.state_dir}/storage"
     if named and not os.path.isdir(named):
         raise StartError(f"{named}: no such directory", "is its disk mounted?")
     try:
         os.makedirs(directory, mode=0o711, exist_ok=True)
-        claim_pool(directory, settings.node_name, f"{settings.state_dir}/node/storage-pools.json")
+        state_file = f"{settings.state_dir}/node/storage-pools.json"
+        identity = claim_pool(directory, settings.node_name, state_file)
     except Absent as error:
         raise StartError(str(error), "is its disk mounted? It is looked for at the next start"
                          ) from error  # fmt: skip
@@ -144,4 +196,4 @@ def _claim_directory(settings: Settings) -> str:
         ) from error
     except OSError as error:
         raise StartError(f"{directory}: {error.strerror}", "run as root") from error
-    return directory
+    return directory, identity

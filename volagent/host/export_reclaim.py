@@ -96,27 +96,38 @@ def restore(export: Export, request: Json) -> Json:
     return {"record": asdict(back)}
 
 
-def purge(export: Export, request: Json) -> Json:
-    """Delete an entry of the trash for good; `done` is False when `budget_s` was not enough.
+def condemn(export: Export, request: Json) -> Json:
+    """Mark an entry of the trash as being deleted: whether it is there to be `condemned`.
 
     Marked first: what is deleted in part can neither be had back nor be forgotten half-way.
     """
     name, records = request["name"], export.records
     record = records.read(name, TRASH)
-    deadline_s = time.monotonic() + request["budget_s"]
     if record is None or (record.expires_s > export.now_s and not request["now"]):
-        return {"done": True}
+        return {"condemned": False}
     live = records.read(name)
     if live is not None and live.state == PRESENT and stands(export, live):
         records.drop(name, TRASH)  # a restore that was interrupted after its work
-        return {"done": True}
+        return {"condemned": False}
     if record.state != PURGING:
         record = replace(record, state=PURGING, expires_s=min(record.expires_s, export.now_s))
         records.write(record, TRASH)
+    return {"condemned": True}
+
+
+def purge(export: Export, request: Json) -> Json:
+    """Delete an entry of the trash for good; `done` is False when `budget_s` was not enough."""
+    name, records = request["name"], export.records
+    deadline_s = time.monotonic() + request["budget_s"]
+    if not condemn(export, request)["condemned"]:
+        return {"done": True}
+    record = records.read(name, TRASH)
+    assert record is not None
     if not export_tree.remove_until(records.folder(TRASH), name, deadline_s):
         return {"done": False}
     export_quota.forget(export, record)
     records.move(replace(record, state="deleted", manifest={}), TRASH, GONE)
+    live = records.read(name)
     if live is not None:
         records.release_path(live.directory, name)
         records.drop(name)  # a restore that was interrupted before its work

@@ -204,6 +204,7 @@ _OPERATIONS: Final[dict[str, Callable[[Export, Json], Json]]] = {
     "discard": discard,
     "reclaim": export_reclaim.reclaim,
     "restore": export_reclaim.restore,
+    "condemn": export_reclaim.condemn,
     "purge": export_reclaim.purge,
     "list_trash": export_reclaim.list_trash,
     "sweep": export_reclaim.sweep,

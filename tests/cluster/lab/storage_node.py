@@ -1,6 +1,7 @@
 """The role of a storage node: `volagent storage`, with the kernel's own iSCSI target.
 
-Its volumes lie on the machine's second disk, with the file system that is asked for.
+Its volumes lie on the machine's second disk, with the file system that is asked for; or, of a
+`ThinStorageNode`, the content of its disks in a thin pool on the third.
 """
 
 import json
@@ -29,16 +30,31 @@ pgrep -x rpc.mountd >/dev/null || rpc.mountd
 """
 
 
+_THIN_GROUP, _THIN_POOL = "disks", "thin"
+_START_UDEV = """
+modprobe dm_mod
+pgrep -f systemd-udevd >/dev/null || /lib/systemd/systemd-udevd --daemon
+udevadm trigger --subsystem-match=block
+udevadm settle
+"""
+_MAKE_THIN_POOL = """
+vgs {group} >/dev/null 2>&1 || {{
+  vgcreate -q {group} {disk}
+  lvcreate -q --type thin-pool --extents 90%FREE --name {pool} {group} 2>&1
+}}
+"""
+
+
 class StorageNode(Agent):
     """`volagent storage`, of a machine that has joined; `start` again after a power cut."""
 
     verb = "storage"
 
-    def __init__(self, machine: Machine, *, fs_type: str = "ext4", settings: str = "") -> None:
-        super().__init__(
-            machine,
-            settings=f'{settings}\n[storage]\nenabled = true\ndirectory = "{_POOL}/volumes"\n',
-        )
+    def __init__(
+        self, machine: Machine, *, fs_type: str = "ext4", settings: str = "", thin_pool: str = ""
+    ) -> None:
+        storage = f'enabled = true\ndirectory = "{_POOL}/volumes"\nthin_pool = "{thin_pool}"\n'
+        super().__init__(machine, settings=f"{settings}\n[storage]\n{storage}")
         self._fs_type = fs_type
 
     def mount_data(self) -> None:
@@ -83,3 +99,39 @@ class StorageNode(Agent):
             "ls -d /sys/kernel/config/target/iscsi/iqn.*/tpgt_1/acls/* 2>/dev/null"
             " | xargs -rn1 basename || true"
         ).out.split()
+
+
+class ThinStorageNode(StorageNode):
+    """One with a thin pool. udev runs there, as on any machine with LVM; nothing else activates."""
+
+    def __init__(self, machine: Machine) -> None:
+        super().__init__(machine, thin_pool=f"{_THIN_GROUP}/{_THIN_POOL}")
+
+    def mount_data(self) -> None:
+        """And udev, and the thin pool when it is not there yet."""
+        super().mount_data()
+        disk = self.machine.disks[2]
+        self.machine.run(
+            _START_UDEV + _MAKE_THIN_POOL.format(group=_THIN_GROUP, pool=_THIN_POOL, disk=disk)
+        )
+
+    def device(self, volume: str) -> str:
+        """Where a volume's content is."""
+        return f"/dev/{_THIN_GROUP}/volagent-{volume}"
+
+    def thin_volumes(self) -> list[str]:
+        """The volumes with content in the pool."""
+        said = self.machine.run(
+            f"lvs --noheadings -o lv_name --select pool_lv={_THIN_POOL} {_THIN_GROUP}"
+        )
+        return sorted(each.removeprefix("volagent-") for each in said.out.split())
+
+    def taken_kib(self) -> int:
+        """How much of the pool's data has been given to volumes."""
+        said = self.machine.run(
+            f"dmsetup status {_THIN_GROUP}-{_THIN_POOL}-tpool;"
+            f" dmsetup table {_THIN_GROUP}-{_THIN_POOL}-tpool"
+        )
+        status, table = said.out.splitlines()[:2]
+        blocks = int(status.split()[5].partition("/")[0])
+        return blocks * int(table.split()[5]) // 2

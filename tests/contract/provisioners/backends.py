@@ -10,6 +10,7 @@ from pathlib import Path
 
 from tests.moto_server import REGION, ZONE, MotoServer
 from tests.simulation.fake_configfs import FakeTarget
+from tests.simulation.fake_lvm import FakeLvm
 from tests.simulation.fake_provisioner import FakeProvisioner, FakeStorage
 from volagent.drivers.ebs.api import Ec2
 from volagent.drivers.ebs.cloud import Cloud, EbsConfig
@@ -19,6 +20,7 @@ from volagent.drivers.ebs.volumes import EbsVolumes
 from volagent.drivers.image import IMAGE
 from volagent.drivers.provisioning.contract import Provisioner
 from volagent.drivers.provisioning.directory import DIRECTORY, DirectoryProvisioner
+from volagent.drivers.provisioning.disk_content import FileContent
 from volagent.drivers.provisioning.export import Export, in_pool
 from volagent.drivers.provisioning.image import ImageProvisioner
 from volagent.drivers.provisioning.image_copies import ImageCopies
@@ -30,9 +32,11 @@ from volagent.drivers.provisioning.nfs_classes import (
 )
 from volagent.drivers.provisioning.storage_iscsi import IscsiProvisioner
 from volagent.drivers.provisioning.storage_pool import StoragePool
+from volagent.drivers.provisioning.thin_content import ThinContent
 from volagent.drivers.showing.iscsi import IscsiShower
 from volagent.host.process import Helpers
 from volagent.host.real import make_host
+from volagent.host.thin_pool import ThinPool
 from volagent.objects.storage_nodes import ISCSI_PROVISIONER
 
 
@@ -84,19 +88,47 @@ def image_backend(clock: ManualClock, helpers: Helpers, path: Path) -> Backend:
 
 
 def iscsi_backend(clock: ManualClock, helpers: Helpers, path: Path) -> Backend:
+    """Its content: files."""
+    return _make_storage_node(clock, helpers, path, lambda files: files)
+
+
+def iscsi_thin_backend(clock: ManualClock, helpers: Helpers, path: Path) -> Backend:
+    """Its content: thin volumes, of an LVM that remembers."""
+    lvm = FakeLvm("vg0", "pool")
+
+    def make_content(files: FileContent) -> ThinContent:
+        pool = ThinPool(lvm, "vg0/pool", "store-1")
+        return ThinContent(files.directory, pool, 1.0, files.copies, files)
+
+    backend = _make_storage_node(clock, helpers, path, make_content)
+    has_directory = backend.holds
+    backend.holds = lambda source: (
+        has_directory(source)
+        and f"volagent-{source['iscsi']['iqn'].rpartition('.')[2]}" in lvm.volumes
+    )
+    return backend
+
+
+def _make_storage_node(
+    clock: ManualClock, helpers: Helpers, path: Path,
+    make_content: Callable[[FileContent], FileContent | ThinContent],
+) -> Backend:  # fmt: skip
     pool, host = str(path / "pool"), make_host(helpers=helpers)
     iqn = "iqn.2026-01.dev.volagent:vm1"
     Path(pool).mkdir()
+    files = FileContent(pool, StoragePool(pool, "disk.img", 1.0), host, ImageCopies(host, helpers))
 
     def start() -> Provisioner:
-        return IscsiProvisioner(
-            Export(in_pool(helpers), clock, pool, ISCSI_PROVISIONER),
-            StoragePool(pool, "disk.img", 1.0), host, ImageCopies(host, helpers),
-            IscsiShower(FakeTarget(path / "configfs", pool, iqn)), "vm1", iqn, ("192.0.2.1:3260",),
-        )  # fmt: skip
+        content = make_content(files)
+        export = Export(
+            in_pool(helpers), clock, pool, ISCSI_PROVISIONER, remove_outside=content.remove
+        )
+        shower = IscsiShower(FakeTarget(path / "configfs", pool, iqn))
+        return IscsiProvisioner(export, content, host, shower, "vm1", iqn, ("192.0.2.1:3260",))
 
     def holds(source: dict) -> bool:
-        return Path(pool, source["iscsi"]["iqn"].removeprefix(f"{iqn}."), "disk.img").is_file()
+        file = Path(pool, source["iscsi"]["iqn"].removeprefix(f"{iqn}."), "disk.img")
+        return file.is_file() or file.is_symlink()
 
     return Backend(start, holds, clock)
 

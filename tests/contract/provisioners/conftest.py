@@ -9,6 +9,7 @@ from tests.contract.provisioners.backends import (
     fake_backend,
     image_backend,
     iscsi_backend,
+    iscsi_thin_backend,
     nfs_backend,
 )
 from tests.moto_server import ENVIRONMENT
@@ -16,6 +17,7 @@ from volagent.host.process import Helpers
 
 LOCAL = {
     "directory": directory_backend, "image": image_backend, "iscsi": iscsi_backend,
+    "iscsi-thin": iscsi_thin_backend,
     "nfs": nfs_backend,
 }  # fmt: skip
 BACKENDS = (

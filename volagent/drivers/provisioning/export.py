@@ -14,7 +14,7 @@ from typing import Any
 
 from volagent.aio.clock import Clock, format_time
 from volagent.drivers.contract import Done
-from volagent.drivers.errors import Rejected, Transient, Uncertain
+from volagent.drivers.errors import DriverError, Rejected, Transient, Uncertain
 from volagent.drivers.provisioning.contract import OutOfSpace, TrashEntry
 from volagent.host import exports, shown
 from volagent.host.errors import Absent, HostError
@@ -34,6 +34,9 @@ TIDY_EVERY_S = 3600.0
 Json = dict[str, Any]
 Perform = Callable[[Json], Awaitable[Json]]
 """Does one request of `host/exports.py`. Raises `HostError`."""
+RemoveOutside = Callable[[str], Awaitable[None]]
+"""Removes what an entry of the trash has elsewhere, by its name, before its directory goes: of any
+provisioner that has volumes in it. Raises `DriverError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,14 +54,16 @@ class Export:
     """One directory of volumes, for one provisioner."""
 
     def __init__(
-        self, perform: Perform, clock: Clock, path: str, provisioner: str, *, known_as: str = ""
-    ) -> None:
+        self, perform: Perform, clock: Clock, path: str, provisioner: str, *, known_as: str = "",
+        remove_outside: RemoveOutside | None = None,
+    ) -> None:  # fmt: skip
         """`known_as` is what people call the directory, when that is not its path here."""
         self._perform = perform
         self._clock = clock
         self.path = path
         self.known_as = known_as or path
         self._provisioner = provisioner
+        self._remove_outside = remove_outside
         self._tidy_at_s = 0.0
 
     async def ask(self, do: str, **request: Any) -> Json:
@@ -156,6 +161,10 @@ class Export:
 
     async def purge(self, name: str, *, now: bool = True) -> Done:
         """Delete an entry of the trash for good."""
+        if self._remove_outside is not None:
+            if not (await self.ask("condemn", name=name, now=now)).get("condemned"):
+                return Done("deleted")
+            await self._remove_outside(name)
         while True:
             answer = await self.ask("purge", name=name, budget_s=PURGE_BUDGET_S, now=now)
             if answer.get("done", True):
@@ -190,11 +199,20 @@ class Export:
         return manifest
 
     async def sweep(self) -> float | None:
-        """Delete what has expired; seconds until the next entry does."""
+        """Delete what has expired; seconds until the next entry does.
+
+        One that cannot be deleted now does not keep the others.
+        """
+        failed: DriverError | None = None
         while True:
             answer = await self.ask("sweep", **self._choose_tidying())
             for name in answer.get("expired", ()):
-                await self.purge(name, now=False)
+                try:
+                    await self.purge(name, now=False)
+                except DriverError as error:
+                    failed = failed or error
+            if failed is not None:
+                raise failed
             if not answer.get("expired"):
                 break
         next_s = answer.get("next_s")

@@ -5,7 +5,10 @@ UUID, so a copy that will be a volume gets another. ext4 does not mind.
 """
 
 import os
+import stat
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -50,7 +53,7 @@ class ImageCopies:
         """
         shared = await self._take(source, target, in_use=in_use)
         if fresh_identity:
-            await self._renew_identity(target)
+            await self.renew_identity(target)
         return shared
 
     async def _take(self, source: str, target: str, *, in_use: bool) -> bool:
@@ -93,7 +96,8 @@ class ImageCopies:
                 return entry.mount_point
         return ""
 
-    async def _renew_identity(self, image: str) -> None:
+    async def renew_identity(self, image: str) -> None:
+        """Give the file system in an image, or on a device, a UUID of its own where it has to."""
         try:
             signature = await self.host.devices.probe(image)
             if signature.fs_type == "xfs":
@@ -105,16 +109,27 @@ class ImageCopies:
 
     async def _renew_xfs(self, image: str) -> None:
         """xfs changes its UUID only with an empty log: a mount replays it."""
-        device = await self.host.devices.attach_loop(image, read_only=False)
         point = tempfile.mkdtemp(prefix=".volagent-", dir=os.path.dirname(image))
         try:
-            mount_id = await self.host.mounts.mount_device(
-                device.path, point, fs_type="xfs", options=("nouuid",), read_only=False
-            )
-            self.host.mounts.unmount(point, expect=mount_id)
-            await self._run("xfs_admin", "-U", "generate", device.path)
+            async with self._device_of(image) as device:
+                mount_id = await self.host.mounts.mount_device(
+                    device, point, fs_type="xfs", options=("nouuid",), read_only=False
+                )
+                self.host.mounts.unmount(point, expect=mount_id)
+                await self._run("xfs_admin", "-U", "generate", device)
         finally:
             os.rmdir(point)
+
+    @asynccontextmanager
+    async def _device_of(self, image: str) -> AsyncIterator[str]:
+        """The device itself, or one for the moment."""
+        if stat.S_ISBLK(os.stat(image).st_mode):
+            yield os.path.realpath(image)
+            return
+        device = await self.host.devices.attach_loop(image, read_only=False)
+        try:
+            yield device.path
+        finally:
             await self.host.devices.detach_loop(device)
 
     async def _run(self, *argv: str) -> None:

@@ -1,18 +1,17 @@
 """iscsi.volagent.dev: a disk of a storage node for each claim, which nodes reach by iSCSI.
 
-Each volume is a directory with one sparse file, so that owner marker, trash and restore are those
-of directories (`export.py`). Making a volume shows it to nobody: that comes with its attachment
-(`drivers/showing`). The PersistentVolume is a plain `iscsi` one, with CHAP and an initiator's name
-that has to be let in, so the node's half is that of any target.
+Each volume is a directory that holds, or leads to, its content (`disk_content.py`), so that owner
+marker, trash and restore are those of directories (`export.py`). Making a volume shows it to
+nobody: that comes with its attachment (`drivers/showing`). The PersistentVolume is a plain `iscsi`
+one, with CHAP and an initiator's name that has to be let in, so the node's half is that of any
+target.
 
-Copies share blocks where the file system below can (xfs, btrfs); one of a volume that is shown to a
-node is taken only so, and is what the disk held at that moment, as after a power cut: a journal
-deals with that.
+Copies share blocks where the content can (thin volumes; files on xfs and btrfs); one of a volume
+that is shown to a node is taken only so, and is what the disk held at that moment, as after a power
+cut: a journal deals with that.
 """
 
 import asyncio
-import os
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -30,16 +29,14 @@ from volagent.drivers.provisioning.contract import (
     TrashEntry,
     VolumeRequest,
 )
+from volagent.drivers.provisioning.disk_content import DiskContent
 from volagent.drivers.provisioning.export import Export
 from volagent.drivers.provisioning.image import (
-    FILE,
     FS_TYPE_PARAMETERS,
     FS_TYPES,
     explain_image,
     fs_type_of,
 )
-from volagent.drivers.provisioning.image_copies import ImageCopies
-from volagent.drivers.provisioning.storage_pool import StoragePool
 from volagent.drivers.showing.iscsi import IscsiShower
 from volagent.host.contract import Host
 from volagent.host.errors import HostError
@@ -60,9 +57,8 @@ class IscsiProvisioner:
     """Makes disks in one directory of this machine."""
 
     export: Export
-    pool: StoragePool
+    content: DiskContent
     host: Host
-    copies: ImageCopies
     shower: IscsiShower
     storage_node: str
     iqn_base: str
@@ -95,19 +91,17 @@ class IscsiProvisioner:
             )
 
     async def create(self, request: VolumeRequest) -> ProvisionedVolume:
-        """Make the file, or find it made."""
-        path, evidence = f"{self.export.path}/{request.name}/{FILE}", "empty disk"
+        """Make the disk, or find it made."""
+        name, content, evidence = request.name, self.content, "empty disk"
         async with self._promising:
-            if not os.path.exists(path):
-                self.pool.refuse_overcommitment(request.capacity_bytes)
-            await self._make_directory(request.name, request.owner, request)
-            try:
-                if request.origin is not None:
-                    evidence = await self._fill(request, path)
-                await self.host.devices.create_image(path, size_bytes=request.capacity_bytes)
-                await self.host.devices.grow_image(path, size_bytes=request.capacity_bytes)
-            except HostError as error:
-                raise explain_image(error, path) from error
+            size_bytes = await content.round_up(request.capacity_bytes)
+            if await content.size_of(name) is None:
+                origin = self._find_origin(request.origin) if request.origin is not None else ""
+                await content.refuse_overcommitment(size_bytes, origin)
+            await self._make_directory(name, request.owner, request)
+            if request.origin is not None:
+                evidence = await self._fill(request, size_bytes)
+            await content.make(name, request.owner, size_bytes)
         body: dict[str, Any] = {
             "targetPortal": self.portals[0],
             "iqn": f"{self.iqn_base}.{request.name}",
@@ -121,10 +115,10 @@ class IscsiProvisioner:
         if len(self.portals) > 1:
             body["portals"] = list(self.portals[1:])
         if request.mode is VolumeMode.FILESYSTEM:
-            body["fsType"] = await self._choose_fs_type(request, path)
+            body["fsType"] = await self._choose_fs_type(request)
         return ProvisionedVolume(
             source={"iscsi": body},
-            capacity_bytes=request.capacity_bytes,
+            capacity_bytes=size_bytes,
             annotations={STORAGE_NODE: self.storage_node},
             evidence=f"{evidence} on {self.storage_node}",
         )
@@ -134,25 +128,24 @@ class IscsiProvisioner:
         size_bytes = request.capacity_bytes if request is not None else 0
         await self.export.make(
             name=name, owner=owner, directory=name, claim=claim, capacity_bytes=size_bytes,
-            room_bytes=0 if self.pool.overcommit > 1 else size_bytes, ownership=_OWNERSHIP,
+            room_bytes=self.content.room_for(size_bytes), ownership=_OWNERSHIP,
         )  # fmt: skip
 
-    async def _fill(self, request: VolumeRequest, path: str) -> str:
-        origin = request.origin
-        assert origin is not None
-        name = self._find_origin(origin)
-        source = f"{self.export.path}/{name}/{FILE}"
-        if not name or not os.path.exists(source):
+    async def _fill(self, request: VolumeRequest, size_bytes: int) -> str:
+        assert request.origin is not None
+        name = self._find_origin(request.origin)
+        held_bytes = await self.content.size_of(name) if name else None
+        if held_bytes is None:
             raise OutOfSpace(
                 f"what is to be copied is not on {self.storage_node}",
                 remedy="a copy is made on the storage node where its original is",
             )
-        if os.stat(source).st_size > request.capacity_bytes:
+        if held_bytes > size_bytes:
             raise Rejected(
                 "the copy would be smaller than what is copied",
                 remedy="ask for at least the size of what is copied",
             )
-        return await self._copy(name, path, fresh_identity=True)
+        return await self._copy(name, request.name, request.owner, fresh_identity=True)
 
     def _find_origin(self, origin: Origin) -> str:
         """The volume or snapshot here that is to be copied, "" for one of another storage node."""
@@ -161,18 +154,18 @@ class IscsiProvisioner:
         iqn = str((origin.source.get("iscsi") or {}).get("iqn", ""))
         return self._name_of(origin.source) if iqn.startswith(f"{self.iqn_base}.") else ""
 
-    async def _copy(self, name: str, path: str, *, fresh_identity: bool) -> str:
+    async def _copy(self, name: str, copy: str, owner: str, *, fresh_identity: bool) -> str:
         shown = name in await self.shower.list_shown()
-        shared = await self.copies.copy(
-            f"{self.export.path}/{name}/{FILE}", path,
-            fresh_identity=fresh_identity, in_use=shown,
-        )  # fmt: skip
+        shared = await self.content.copy(
+            name, copy, owner, fresh_identity=fresh_identity, in_use=shown
+        )
         how = "shares its blocks with the original" if shared else "copied"
         return f"{how}, as after a power cut" if shown else how
 
-    async def _choose_fs_type(self, request: VolumeRequest, path: str) -> str:
+    async def _choose_fs_type(self, request: VolumeRequest) -> str:
         """A copy has the file system of its original, whatever the class says."""
         if request.origin is not None:
+            path = self.content.path(request.name)
             try:
                 found = (await self.host.devices.probe(path)).fs_type
             except HostError as error:
@@ -201,48 +194,50 @@ class IscsiProvisioner:
 
     async def _drop(self, name: str, owner: str) -> Done:
         done = await self.export.discard(name, owner)
-        if done.evidence == "content":  # the file itself
+        if done.evidence == "content":  # the file or link itself
             return await self.export.purge(name)
         return done
 
     async def grow(
         self, source: dict[str, Any], annotations: Mapping[str, str], capacity_bytes: int
     ) -> Grown:
-        """Make the file larger, then the disk that is shown; the node takes its own half after."""
+        """Make the disk larger where it is and as it is shown; the node takes its half after."""
         name = self._name_of(source)
-        path = f"{self.export.path}/{name}/{FILE}"
         async with self._promising:
-            try:
-                more_bytes = capacity_bytes - os.stat(path).st_size
-            except FileNotFoundError as error:
-                raise Uncertain(f"{path} does not exist", remedy="is the disk mounted?") from error
+            wanted_bytes = await self.content.round_up(capacity_bytes)
+            more_bytes = wanted_bytes - await self._size_of(name)
             if more_bytes > 0:
-                self.pool.refuse_overcommitment(more_bytes)
+                await self.content.refuse_overcommitment(more_bytes, name)
             await self.export.ask(
                 "grow", name=name, owner=annotations.get(VOLUME_OWNER, ""),
-                capacity_bytes=capacity_bytes, check_room=self.pool.overcommit <= 1,
+                capacity_bytes=wanted_bytes,
+                check_room=self.content.room_for(capacity_bytes) > 0,
             )  # fmt: skip
-            try:
-                await self.host.devices.grow_image(path, size_bytes=capacity_bytes)
-            except HostError as error:
-                raise explain_image(error, path) from error
+            await self.content.grow(name, wanted_bytes)
         shown = await self.shower.resize(name)
-        evidence = "file and disk made larger" if shown else "file made larger"
-        return Grown(evidence, capacity_bytes, node_half=True)
+        evidence = "made larger, where it is shown too" if shown else "made larger"
+        return Grown(evidence, wanted_bytes, node_half=True)
 
     async def snapshot(self, request: SnapshotRequest) -> SnapshotTaken:
-        """Copy the file, or find it copied."""
-        name = self._name_of(request.source)
-        path = f"{self.export.path}/{request.name}/{FILE}"
+        """Copy the disk, or find it copied."""
+        name, content = self._name_of(request.source), self.content
         async with self._promising:
-            size_bytes = os.stat(f"{self.export.path}/{name}/{FILE}").st_size
-            if not os.path.exists(path):
-                self.pool.refuse_overcommitment(size_bytes)
+            size_bytes = await self._size_of(name)
+            evidence = "copied"
+            if await content.size_of(request.name) is None:
+                await content.refuse_overcommitment(size_bytes, name)
                 await self._make_directory(request.name, request.owner, None)
-                await self._copy(name, path, fresh_identity=False)
-        created_ns = min(os.stat(path).st_ctime_ns, time.time_ns())
+                evidence = await self._copy(name, request.name, request.owner, fresh_identity=False)
+        created_ns = await content.made_ns(request.name)
         handle = f"{self.storage_node}/{request.name}"
-        return SnapshotTaken("file copied", handle, size_bytes, created_ns)
+        return SnapshotTaken(evidence, handle, size_bytes, created_ns)
+
+    async def _size_of(self, name: str) -> int:
+        size_bytes = await self.content.size_of(name)
+        if size_bytes is None:
+            path = self.content.path(name)
+            raise Uncertain(f"{path} has no content", remedy="is its disk there, and mounted?")
+        return size_bytes
 
     async def drop_snapshot(self, handle: str, owner: str) -> Done:
         """Delete a copy; gone is a success."""

@@ -7,12 +7,14 @@ Blocks for microseconds per volume: for the pool of threads.
 
 import json
 import os
+import stat
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 
 from volagent.drivers.provisioning.contract import OutOfSpace
+from volagent.objects.storage_nodes import ISCSI_PROVISIONER
 
 _RECORDS: Final = ".volagent"
 _TRASH: Final = ".volagent/trash"
@@ -82,11 +84,16 @@ class StoragePool:
 
     def _size_of(self, directory: str, record: str) -> int:
         try:
-            return os.stat(f"{directory}/{self.file}").st_size
+            found = os.lstat(f"{directory}/{self.file}")
         except (FileNotFoundError, NotADirectoryError):
-            pass
+            found = None
+        if found is not None and stat.S_ISREG(found.st_mode):
+            return found.st_size
         try:
             with open(f"{record}.json", "rb") as file:
-                return int(json.load(file).get("capacity_bytes", 0))
+                marker = json.load(file)
+            if found is not None and marker.get("provisioner") == ISCSI_PROVISIONER:
+                return 0  # a link: its content is promised by the thin pool where it is
+            return int(marker.get("capacity_bytes", 0))
         except (OSError, ValueError):
             return 0  # it went meanwhile, or is no volume's

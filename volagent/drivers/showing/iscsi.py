@@ -1,12 +1,15 @@
-"""Shows image files as iSCSI disks by the kernel's target (LIO)."""
+"""Shows disks' content by iSCSI, by the kernel's target (LIO)."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any
 
-from volagent.drivers.errors import Rejected, Transient, Uncertain
+from volagent.drivers.errors import DriverError, Rejected, Transient, Uncertain
 from volagent.drivers.showing.contract import Peer
 from volagent.host.errors import HostError, NotTried
 from volagent.host.lio.service import TargetService
+
+Activate = Callable[[Collection[str]], Awaitable[None]]
+"""Lets volumes have their devices before they are shown. Raises `DriverError`."""
 
 _KEYS = ("node.session.auth.username", "node.session.auth.password")
 
@@ -14,20 +17,31 @@ _KEYS = ("node.session.auth.username", "node.session.auth.password")
 class IscsiShower:
     """The shower of `iscsi.volagent.dev`."""
 
-    def __init__(self, service: TargetService) -> None:
+    def __init__(self, service: TargetService, activate: Activate | None = None) -> None:
         self._service = service
+        self._activate = activate
         self._loaded = False
 
     async def restore(self) -> str:
-        """What is on record, before anybody asks."""
+        """What is on record, before anybody asks.
+
+        Disks whose devices cannot be had do not keep the others from being shown.
+        """
+        failed: DriverError | None = None
+        if self._activate is not None:
+            try:
+                await self._activate(await self.list_shown())
+            except DriverError as error:
+                failed = error
         answer = await self._ask("restore")
         text = f"{len(answer['shown'])} disks shown"
         missing = answer["missing"]
         if missing:
+            reason = f" ({failed})" if failed is not None else ""
             raise Transient(
-                f"{text}, {len(missing)} on record have no file in {self._service.directory}:"
-                f" {', '.join(missing)}",
-                remedy="is the disk mounted?",
+                f"{text}, {len(missing)} on record have no content in {self._service.directory}:"
+                f" {', '.join(missing)}{reason}",
+                remedy=(failed.remedy if failed is not None else "") or "is the disk mounted?",
             )
         return text
 
@@ -38,6 +52,8 @@ class IscsiShower:
                 f"node {peer.name} has not told the name of its iSCSI initiator",
                 remedy="install open-iscsi there, then restart its agent",
             )
+        if self._activate is not None:
+            await self._activate((volume,))
         answer = await self._ask("publish", volume=volume, node=peer.name, initiator=peer.initiator)
         return f"LUN {answer['lun']} of {answer['iqn']}"
 
@@ -61,7 +77,7 @@ class IscsiShower:
         return dict(zip(_KEYS, (answer["user"], answer["password"]), strict=True))
 
     async def resize(self, volume: str) -> bool:
-        """Let the disk have its file's size; whether it is shown to anybody."""
+        """Let the disk have its content's size; whether it is shown to anybody."""
         return bool((await self._ask("resize", volume=volume))["shown"])
 
     async def _ask(self, do: str, **request: Any) -> dict[str, Any]:

@@ -81,8 +81,10 @@ def publish(node: StorageNode, request: Json) -> Json:
             "correct /etc/iscsi/initiatorname.iscsi there, then restart iscsid and the agent",
         )
     target = node.target(request["volume"])
-    if not os.path.isfile(target.file):
-        return _refuse(f"{target.file} does not exist", "is the storage node's disk mounted?")
+    if not target.has_content():
+        return _refuse(
+            f"{target.file} does not exist", "is the storage node's disk there, and mounted?"
+        )
     shown = node.records.read(target.volume)
     same = [other for other, known in shown.nodes.items() if known == initiator and other != name]
     if same:
@@ -141,7 +143,7 @@ def _keep_out(node: StorageNode, shown: Shown, name: str, barred: tuple[str, ...
 
 
 def restore(node: StorageNode, _: Json) -> Json:
-    """Show what is on record, and nothing else: `shown`, `missing` (whose files are not there).
+    """Show what is on record, and nothing else: `shown`, `missing` (whose content is not there).
 
     Who logs in again before its target is known would be told that there is none, and give up for
     good: portals come last.
@@ -154,7 +156,7 @@ def restore(node: StorageNode, _: Json) -> Json:
         if not shown.nodes:
             continue
         target = node.target(shown.volume)
-        if not os.path.isfile(target.file):
+        if not target.has_content():
             missing.append(shown.volume)
             continue
         target.make()
@@ -173,7 +175,7 @@ def restore(node: StorageNode, _: Json) -> Json:
 
 
 def resize(node: StorageNode, request: Json) -> Json:
-    """Let a volume's disk have its file's size: whether it is `shown`."""
+    """Let a volume's disk have its content's size: whether it is `shown`."""
     return {"shown": node.target(request["volume"]).resize()}
 
 

@@ -1,8 +1,10 @@
-"""One volume's target: a disk made of its file, shown to those initiators that are let in.
+"""One volume's target: a disk made of its content, shown to those initiators that are let in.
 
 A target of its own for each volume, with one LUN: whoever is let in is let in to this volume only,
-and ending its session touches no other. Writes are through (fileio's default): what a disk has
-acknowledged outlives the machine's power, or initiators that go on would destroy file systems.
+and ending its session touches no other. The content is a file, or a link to the volume's own thin
+volume. Writes are through (fileio's default): what a disk has acknowledged outlives the machine's
+power, or initiators that go on would destroy file systems. Thin volumes are shown by fileio for
+that: the kernel's iblock would pass their write cache on to initiators (docs/adr/0014).
 
 The disk's serial number, of which its world-wide name is made, comes from the volume's name.
 Persistent reservations that were asked to outlive a power cut (APTPL) are put back from the file
@@ -16,12 +18,14 @@ import contextlib
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from volagent.host.errors import Busy, HostError
 from volagent.host.lio.configfs import Configfs
+from volagent.host.thin_names import group_of
 
 LUN: Final = 0
 _POOL: Final = "core/fileio_7000"
@@ -77,7 +81,7 @@ class Target:
             tree.remove(self._disk)  # somebody was cut off: its reservations may not be back
         tree.make(self._disk)
         if tree.read(f"{self._disk}/enable") != "1":
-            size = os.stat(self.file).st_size
+            size = self.read_size()
             tree.write(f"{self._disk}/control", f"fd_dev_name={self.file},fd_dev_size={size}")
             tree.write(f"{self._disk}/wwn/vpd_unit_serial", self.serial)
             tree.write(f"{self._disk}/enable", "1")
@@ -146,7 +150,7 @@ class Target:
             raise Busy("rmdir", acl, 0, "the initiator is still let in")
 
     def remove(self) -> None:
-        """Take all of it away; the file stays, its reservations go."""
+        """Take all of it away; the content stays, its reservations go."""
         tree = self.tree
         if tree.has(self._group):
             for initiator in self.initiators():
@@ -165,14 +169,33 @@ class Target:
 
     # -- size and reservations ---------------------------------------------------------------
 
-    def resize(self) -> bool:
-        """Let the disk have its file's size; False when it is not shown. Raises `HostError`.
+    def has_content(self) -> bool:
+        """Whether there is something to show: a file, or the device of the volume's own."""
+        try:
+            kind = os.stat(self.file).st_mode
+            if not os.path.islink(self.file):
+                return stat.S_ISREG(kind)
+            return stat.S_ISBLK(kind) and bool(group_of(os.readlink(self.file), self.volume))
+        except OSError:
+            return False
 
-        The kernel takes a new `fd_dev_size` at any time; initiators see it when they look again.
+    def read_size(self) -> int:
+        """Of its content. Raises `OSError`."""
+        fd = os.open(self.file, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.lseek(fd, 0, os.SEEK_END)
+        finally:
+            os.close(fd)
+
+    def resize(self) -> bool:
+        """Let the disk have its content's size; False when it is not shown. Raises `HostError`.
+
+        The kernel takes a new `fd_dev_size` at any time, and knows a device's own; initiators see
+        it when they look again.
         """
         if self.tree.read(f"{self._disk}/enable") != "1":
             return False
-        size = os.stat(self.file).st_size
+        size = self.read_size()
         self.tree.write(f"{self._disk}/control", f"fd_dev_size={size}")
         found = _SIZE.search(self.tree.read(f"{self._disk}/info"))
         if found is None or int(found[1]) != size:
