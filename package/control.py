@@ -13,7 +13,10 @@ from volagent import __version__
 
 _SCRIPTS = ("postinst", "prerm", "postrm")
 _RECOMMENDS = "e2fsprogs, nfs-common"
-_SUGGESTS = "btrfs-progs, multipath-tools, nbd-client, open-iscsi, podman, xfsprogs"
+_SUGGESTS = (
+    "btrfs-progs, lvm2, multipath-tools, nbd-client, open-iscsi, podman, thin-provisioning-tools,"
+    " xfsprogs"
+)
 _CONTROL = """\
 Package: volagent
 Version: {version}

@@ -94,6 +94,7 @@ class FakeTarget:
     """`TargetService` over such a directory, in this process."""
 
     def __init__(self, root: Path, directory: str, iqn_base: str) -> None:
+        self.directory = directory
         self._asked = {
             "path": directory, "iqn_base": iqn_base, "portals": ["192.0.2.1:3260"],
             "configfs": str(root),

@@ -43,7 +43,11 @@ class FakeLvm:
         self.data_percent, self.metadata_percent, self.zero = "0.00", "10.84", "zero"
         self.segtype = "thin-pool"
         self.installed = True
+        self.is_away = False
+        """Whether its disks are."""
         self.calls: list[tuple[str, ...]] = []
+        self.fail_at: int | None = None
+        """The number of the call that fails, after it was done."""
         self._made = 0
 
     async def run(self, argv: tuple[str, ...], *, backend: str, timeout_s: float) -> Outcome:
@@ -56,6 +60,8 @@ class FakeLvm:
             said = getattr(self, f"_{argv[0]}")(_read(argv[1:]))
         except Refused as refused:
             return Outcome(_FAILED, b"", f"  {refused}\n".encode())
+        if self.fail_at is not None and len(self.calls) > self.fail_at:
+            return Outcome(-9, b"", b"")
         return Outcome(0, said.encode(), b"  WARNING: of something\n")
 
     def power_cut(self) -> None:
@@ -151,7 +157,7 @@ class FakeLvm:
         return self.volumes[name]
 
     def _check_group(self, group: str) -> None:
-        if group != self.group:
+        if group != self.group or self.is_away:
             raise Refused(f'Volume group "{group}" not found; Cannot process volume group {group}')
 
 

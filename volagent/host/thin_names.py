@@ -3,9 +3,13 @@
 Standard library only: a helper process asks this, too.
 """
 
+import errno
 import hashlib
 import re
 from typing import Final
+
+from volagent.host.errors import HostError
+from volagent.host.export_records import VOLUME_NAME
 
 PREFIX: Final = "volagent-"
 _ROOM_MAX: Final = 70
@@ -15,7 +19,12 @@ _LINK: Final = re.compile(r"/dev/(?P<group>[A-Za-z0-9+_.][A-Za-z0-9+_.-]*)/(?P<n
 
 
 def name_of(volume: str) -> str:
-    """The logical volume with the content of a volume: its name, or a digest of a long one."""
+    """The logical volume with the content of a volume: its name, or a digest of a long one.
+
+    Raises `HostError` for what is no name of a volume.
+    """
+    if not VOLUME_NAME.fullmatch(volume):
+        raise HostError("name", volume, errno.EINVAL, "is no name of a volume")
     if len(volume) + volume.count("-") <= _ROOM_MAX:
         return f"{PREFIX}{volume}"
     return f"{PREFIX}{hashlib.sha256(volume.encode()).hexdigest()[:_DIGITS]}"

@@ -168,9 +168,9 @@ class ThinContent:
 
     async def activate(self, names: Collection[str]) -> None:
         """Let the thin volumes among them have their devices."""
-        dormant = [name for name in sorted(names) if not self._is_ready(name)]
-        if dormant:
-            with self._explained():
+        with self._explained():
+            dormant = [name for name in sorted(names) if not self._is_ready(name)]
+            if dormant:
                 await self.pool.activate(dormant)
 
     async def remove(self, name: str) -> None:
