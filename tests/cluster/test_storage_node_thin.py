@@ -150,6 +150,17 @@ def test_disk_grows_while_it_is_used(site):
     site.clean(pod, wanted)
 
 
+def test_what_a_node_trims_goes_back_to_the_pool(site):
+    one, _ = site.nodes
+    wanted = claim("trimmed")
+    pod, home = declare_used(site, "trimmed", one, wanted)
+    one.machine.run(f"head -c 30M /dev/urandom >{home}/much; sync -f {home}")
+    before_kib = site.storage.taken_kib()
+    one.machine.run(f"rm {home}/much; sync -f {home}; fstrim {home}")
+    assert before_kib - site.storage.taken_kib() > 20 * 1024
+    site.clean(pod, wanted)
+
+
 def test_deleted_disk_is_in_the_trash_and_can_be_had_back(site):
     one, two = site.nodes
     wanted = claim("dropped")

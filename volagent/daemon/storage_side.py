@@ -98,14 +98,15 @@ class StorageSide:
         if self.thin is None:
             return _list_bytes(room)
         try:
-            disks = await self.thin.measure()
-            data_percent, metadata_percent = await self.thin.fetch_percents()
+            state = await self.thin.fetch_state()
+            disks = await self.thin.measure(state)
         except DriverError as error:
             raise OSError(0, str(error)) from error
         shared = _list_bytes(room, "directories_") if NFS_PROVISIONER in self.provisioners else {}
         return {
             **_list_bytes(disks), **shared,
-            "data_percent": round(data_percent), "metadata_percent": round(metadata_percent),
+            "data_percent": round(state.data_percent),
+            "metadata_percent": round(state.metadata_percent),
         }  # fmt: skip
 
 

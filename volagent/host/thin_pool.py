@@ -5,9 +5,11 @@ What is ours has our name and three tags: `volagent`, the volume, and the direct
 has our name without the tags is neither used nor removed. Everything is looked up when it is asked
 for, so what an interrupted call has left is found, and may be asked for again.
 
-LVM locks the volume group, and keeps what it has begun in its metadata: a command that is cut off
-is finished by the next one. It goes on when the daemon is killed. Errors are `HostError`: `Busy`
-when somebody has the device open, ENOSPC, EEXIST for a name that is not ours, `Unsupported`.
+LVM locks the volume group, and keeps what it has begun in its metadata: what a power cut has
+interrupted is finished by the next command. What changes something is never killed, whatever
+becomes of the daemon or of its patience: a disk that is being copied would stand still for good.
+Errors are `HostError`: `Busy` when somebody has the device open, ENOSPC, EEXIST for a name that is
+not ours, `Unsupported`.
 """
 
 import errno
@@ -29,6 +31,9 @@ TIMEOUT_S: Final = 120.0
 """A removal waits for the blocks to be given back; LVM asks a device that is in use for 5 s."""
 ACTIVATE_TIMEOUT_S: Final = 900.0
 """The pool's metadata is checked before (thin_check): that takes as long as it is large."""
+_UNDISTURBED: Final = ("setsid", "--fork", "--wait")
+"""In a session of its own, where the end of whoever waits for it does not reach it."""
+_NO_PROGRAM: Final = 127
 _AT_ONCE: Final = 64
 """Names in one command."""
 _POOL_FIELDS: Final = "segtype,zero,lv_size,vg_extent_size,data_percent,metadata_percent"
@@ -204,13 +209,14 @@ class ThinPool:
         return rows
 
     async def _run(self, program: str, *words: str, timeout_s: float = TIMEOUT_S) -> "Outcome":
+        argv = (program, *words) if program == "lvs" else (*_UNDISTURBED, program, *words)
+        missing = f"{program} is not installed: apt-get install lvm2 thin-provisioning-tools"
         try:
-            done = await self._helpers.run(
-                (program, *words), backend=f"lvm:{self.group}", timeout_s=timeout_s
-            )
+            done = await self._helpers.run(argv, backend=f"lvm:{self.group}", timeout_s=timeout_s)
         except Unsupported as error:
-            detail = f"{program} is not installed: apt-get install lvm2 thin-provisioning-tools"
-            raise Unsupported(program, self.name, error.errno, detail) from error
+            raise Unsupported(program, self.name, error.errno, missing) from error
+        if done.returncode == _NO_PROGRAM:
+            raise Unsupported(program, self.name, errno.ENOENT, missing)
         if done.returncode:
             raise _explain(program, words[-1], done.complaint)
         return done

@@ -1,5 +1,6 @@
 """What LVM is asked for thin volumes, what its answers mean, and what is left alone."""
 
+import asyncio
 import errno
 import os
 
@@ -9,7 +10,7 @@ from tests.simulation.fake_lvm import EXTENT, FakeLvm, Volume
 from volagent.host import thin_links
 from volagent.host.child import OUTPUT_MAX_BYTES
 from volagent.host.errors import Busy, HostError, Unsupported
-from volagent.host.process import Outcome
+from volagent.host.process import Helpers, Outcome
 from volagent.host.thin_names import device_of, group_of, name_of
 from volagent.host.thin_pool import ThinPool
 
@@ -86,7 +87,7 @@ async def test_volume_that_was_made_anew_since_it_was_looked_at_is_not_removed(l
 
     class Replacing:
         async def run(self, argv, **how):
-            if argv[0] == "lvremove":
+            if "lvremove" in argv:
                 lvm.volumes[LV] = Volume(EXTENT, found.tags, "pool", uuid="another")
             return await lvm.run(argv, **how)
 
@@ -162,6 +163,33 @@ async def test_one_that_cannot_be_activated_does_not_keep_the_others(lvm, pool):
     with pytest.raises(HostError, match="pvc-3"):
         await pool.activate([f"pvc-{number}" for number in range(70)])
     assert all(each.active for name, each in lvm.volumes.items() if name != "pool")
+
+
+async def test_change_that_nobody_waits_for_any_more_is_made_all_the_same(tmp_path):
+    told, begun = tmp_path / "told", tmp_path / "begun"
+    os.mkfifo(told)
+    os.mkfifo(begun)
+    script = tmp_path / "lvchange"
+    script.write_text(f"#!/bin/sh\necho >{begun}\nread word <{told}\necho $word >{tmp_path}/done\n")
+    script.chmod(0o755)
+    helpers = Helpers()
+
+    class OnPath:
+        async def run(self, argv, **how):
+            assert argv[-1] == f"vg0/{LV}"
+            path = f"{tmp_path}:/usr/bin:/bin"
+            return await helpers.run(argv, env={"PATH": path}, **how)
+
+    waiting = asyncio.ensure_future(ThinPool(OnPath(), "vg0/pool", "s").activate([VOLUME]))
+    await asyncio.to_thread(begun.read_text)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await asyncio.to_thread(told.write_text, "on\n")
+    ended = tmp_path / "done"
+    while not (ended.exists() and ended.read_text() == "on\n"):
+        await asyncio.sleep(0.01)
+    await helpers.close()
 
 
 async def test_lvm_that_is_not_installed_is_told_with_what_helps(lvm, pool):

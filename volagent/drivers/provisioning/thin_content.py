@@ -49,14 +49,14 @@ class ThinContent:
 
     async def round_up(self, size_bytes: int) -> int:
         """LVM counts in extents."""
-        return (await self._fetch_state()).round_up(size_bytes)
+        return (await self.fetch_state()).round_up(size_bytes)
 
     async def refuse_overcommitment(self, more_bytes: int, like: str = "") -> None:
         """By the size of the pool, of which its volumes of others have their part."""
         if like and self._is_file(like):
             await self.files.refuse_overcommitment(more_bytes)
             return
-        state = await self._fetch_state()
+        state = await self.fetch_state()
         if not state.zeroes:
             raise OutOfSpace(
                 f"the thin pool {self.pool.name} does not zero what it gives: a new disk could show"
@@ -87,20 +87,14 @@ class ThinContent:
                 remedy=f"lvextend --size +SIZE {self.pool.name}, or empty the trash",
             )
 
-    async def measure(self, state: PoolState | None = None) -> Room:
-        """What the pool has, and what is promised of it."""
-        found = state or await self._fetch_state()
+    async def measure(self, state: PoolState) -> Room:
+        """What the pool has, and what is promised of it. Raises `DriverError`."""
         with self._explained():
             promised_bytes = await self.pool.count_promised()
         return Room(
-            found.size_bytes, int(found.size_bytes * (1 - found.data_percent / 100)),
-            promised_bytes, int(found.size_bytes * self.overcommit),
+            state.size_bytes, int(state.size_bytes * (1 - state.data_percent / 100)),
+            promised_bytes, int(state.size_bytes * self.overcommit),
         )  # fmt: skip
-
-    async def fetch_percents(self) -> tuple[float, float]:
-        """How full the pool's data and its metadata are."""
-        state = await self._fetch_state()
-        return state.data_percent, state.metadata_percent
 
     async def size_of(self, name: str) -> int | None:
         """The thin volume's size."""
@@ -179,7 +173,8 @@ class ThinContent:
             with self._explained():
                 await self.pool.remove(name)
 
-    async def _fetch_state(self) -> PoolState:
+    async def fetch_state(self) -> PoolState:
+        """How full the pool is. Raises `DriverError`."""
         with self._explained():
             return await self.pool.fetch_state()
 

@@ -282,7 +282,8 @@ async def test_directory_counts_nothing_for_a_thin_disk_and_all_for_a_link_in_a_
     )
     pool = StoragePool(str(node.directory), "disk.img", 1.0)
     assert pool.measure().promised_bytes == 7 * MIB
-    assert (await node.content().measure()).promised_bytes == 12 * MIB
+    content = node.content()
+    assert (await content.measure(await content.fetch_state())).promised_bytes == 12 * MIB
 
 
 async def test_settings_without_the_pool_of_the_disks_that_are_there_are_refused(node):
