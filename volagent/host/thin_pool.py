@@ -85,17 +85,27 @@ class ThinPool:
 
     async def fetch_state(self) -> PoolState:
         """How full the pool is; it is activated when it is not. Raises `HostError`."""
-        found = await self._fetch_pool()
-        if not found["data_percent"]:
+        state = await self.look()
+        if state is None:
             await self._activate([self.name])
-            found = await self._fetch_pool()
-        try:
-            return PoolState(
-                int(found["lv_size"]), int(found["vg_extent_size"]), float(found["data_percent"]),
-                float(found["metadata_percent"]), found["zero"] == "zero",
-            )  # fmt: skip
-        except ValueError as error:
-            raise HostError("lvs", self.name, 0, f"the pool is not active: {error}") from error
+            state = await self.look()
+        if state is None:
+            raise HostError("lvs", self.name, errno.ENODEV, "the pool is not active")
+        return state
+
+    async def look(self) -> PoolState | None:
+        """The same, and nothing is changed: None of a pool that is not active."""
+        rows = await self._report(_POOL_FIELDS, self.name)
+        found = rows[0] if rows else {"segtype": "nothing"}
+        if found["segtype"] != "thin-pool":
+            kind = found["segtype"]
+            raise HostError("lvs", self.name, errno.ENODEV, f"is {kind}, no thin pool")
+        if not found["data_percent"]:
+            return None
+        return PoolState(
+            int(found["lv_size"]), int(found["vg_extent_size"]), float(found["data_percent"]),
+            float(found["metadata_percent"] or 0), found["zero"] == "zero",
+        )  # fmt: skip
 
     async def count_promised(self) -> int:
         """The sizes of all volumes in the pool together, of others' too. Raises `HostError`."""
@@ -180,13 +190,6 @@ class ThinPool:
             "lvchange", "--activate", "y", "--ignoreactivationskip", *names,
             timeout_s=ACTIVATE_TIMEOUT_S,
         )  # fmt: skip
-
-    async def _fetch_pool(self) -> dict[str, str]:
-        found = await self._report(_POOL_FIELDS, self.name)
-        if not found or found[0]["segtype"] != "thin-pool":
-            kind = found[0]["segtype"] if found else "nothing"
-            raise HostError("lvs", self.name, errno.ENODEV, f"is {kind}, no thin pool")
-        return found[0]
 
     def _tags(self, volume: str) -> tuple[str, ...]:
         return TAG, f"{TAG}.volume={volume}", f"{TAG}.store={self._store}"

@@ -21,6 +21,8 @@ STORAGE_ROLE: Final = "node-role.kubernetes.io/storage"
 """Label of a storage node's Node."""
 STORAGE_ROOM: Final = "volagent.dev/storage-room"
 """Annotation of a storage node's Node: what its volumes have room for, as JSON."""
+NEARLY_FULL_PERCENT: Final = 80
+"""From here on a thin pool is told to be nearly full."""
 INITIATOR: Final = "volagent.dev/iscsi-initiator"
 """Annotation of a Node: the name of its iSCSI initiator."""
 

@@ -11,7 +11,7 @@ from volagent.client.events import EventRecorder, Subject
 from volagent.client.informer import Key
 from volagent.client.shared import SharedCopies
 from volagent.objects.storage import PersistentVolume
-from volagent.objects.storage_nodes import STORAGE_ROOM, storage_node_of
+from volagent.objects.storage_nodes import NEARLY_FULL_PERCENT, STORAGE_ROOM, storage_node_of
 from volagent.observe.logs import get_logger
 
 Measure = Callable[[], Awaitable[Mapping[str, int]]]
@@ -25,7 +25,6 @@ _STEP_BYTES: Final = 64 << 20
 """Changes of free space below this are not worth a write."""
 _STEP_PERCENT: Final = 5
 _PERCENT: Final = "_percent"
-NEARLY_FULL_PERCENT: Final = 80
 
 _log = get_logger("show")
 
