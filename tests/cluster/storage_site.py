@@ -62,7 +62,8 @@ def _join(lab: Lab, storage: StorageNode, classes: tuple[Json, ...]) -> Site:
 
     def enter(agent: Agent) -> None:
         if agent is not storage:
-            IscsiInitiator(agent.machine).start(patience_s=120)
+            # A storage node that boots may need that long, on an emulated processor above all.
+            IscsiInitiator(agent.machine).start(patience_s=int(120 * agent.machine.patience))
         agent.join(command)
         agent.start()
 

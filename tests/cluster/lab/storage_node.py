@@ -53,8 +53,13 @@ class StorageNode(Agent):
     def __init__(
         self, machine: Machine, *, fs_type: str = "ext4", settings: str = "", thin_pool: str = ""
     ) -> None:
-        storage = f'enabled = true\ndirectory = "{_POOL}/volumes"\nthin_pool = "{thin_pool}"\n'
-        super().__init__(machine, settings=f"{settings}\n[storage]\n{storage}")
+        storage = {"directory": f"{_POOL}/volumes", "address": machine.address}
+        if thin_pool:
+            storage["thin_pool"] = thin_pool
+        lines = [f"{name} = {json.dumps(value)}" for name, value in storage.items()]
+        super().__init__(
+            machine, settings="\n".join([settings, "[storage]", "enabled = true", *lines, ""])
+        )
         self._fs_type = fs_type
 
     def mount_data(self) -> None:
