@@ -3,7 +3,8 @@
 One kernel thread of the target (`iscsi_np`) takes all logins, one after the other. While it waits
 for an earlier connection of the same initiator to end it takes no other, and a connection that
 never ends means: nobody logs in any more, and only a restart of the machine helps. Seen with Linux
-6.1, at a high load: the connection was in PREEMPT AND ABORT and waited for a command. Reads /proc, as root; the thread itself is not asked.
+6.1, at a high load: the connection was in PREEMPT AND ABORT and waited for a command. Reads /proc,
+as root; the thread itself is not asked.
 """
 
 import os
