@@ -24,14 +24,22 @@ SHOW_TIMEOUT_S: Final = 3.0
 _POLL_S: Final = 0.02
 _BLOCK: Final = "/sys/dev/block"
 _MAP: Final = "mpath-"
+_UDEV_CONTROL: Final = "/run/udev/control"
 
 
 async def find_partition(helpers: "Helpers", disk: BlockDevice, number: int) -> BlockDevice:
     """The partition; one of a read-only disk refuses writes too. Raises `Absent`, `HostError`."""
     path = find_node(disk.number, number)
-    if path is None:
-        await _scan(helpers, disk)
+    if path is None and _is_map(disk.number):
+        path = await _find_in_map(helpers, disk, number)
+    elif path is None:
+        await helpers.call(
+            "scan_partitions", {"path": disk.path}, backend=f"device:{disk.path}",
+            timeout_s=SCAN_TIMEOUT_S,
+        )  # fmt: skip
         path = await _await_node(disk, number)
+    if path is None:
+        raise Absent("partition", disk.path, errno.ENOENT, f"it has no partition {number}")
     part = block_devices.identify(path)
     if disk.read_only and not part.read_only:
         await helpers.call(
@@ -40,6 +48,23 @@ async def find_partition(helpers: "Helpers", disk: BlockDevice, number: int) -> 
         )  # fmt: skip
         part = block_devices.identify(path)
     return part
+
+
+async def _find_in_map(helpers: "Helpers", disk: BlockDevice, number: int) -> str | None:
+    """Where udev runs it has kpartx make the maps by itself; two at once would be in each other's
+    way, so it is let go first."""
+    if os.path.exists(_UDEV_CONTROL):
+        path = await _await_node(disk, number)
+        if path is not None:
+            return path
+    try:
+        await _run_kpartx(helpers, disk)
+    except HostError:
+        path = find_node(disk.number, number)
+        if path is None:
+            raise
+        return path
+    return await _await_node(disk, number)
 
 
 def find_node(disk: str, number: int, *, sysfs: str = _BLOCK) -> str | None:
@@ -81,18 +106,21 @@ def _maps_of_parts(where: str) -> list[tuple[str, int]]:
     return found
 
 
-async def _scan(helpers: "Helpers", disk: BlockDevice) -> None:
-    """Have the kernel read the disk's table, or kpartx that of a map."""
-    if not _read(f"{_BLOCK}/{disk.number}/dm/uuid").startswith(_MAP):
-        await helpers.call(
-            "scan_partitions", {"path": disk.path}, backend=f"device:{disk.path}",
-            timeout_s=SCAN_TIMEOUT_S,
-        )  # fmt: skip
-        return
+def _is_map(number: str) -> bool:
+    """Whether a device is a map of several paths."""
+    return _read(f"{_BLOCK}/{number}/dm/uuid").startswith(_MAP)
+
+
+async def _run_kpartx(helpers: "Helpers", disk: BlockDevice) -> None:
+    """Have the maps of a map's partitions made. Raises `HostError`.
+
+    Without its own waiting (`-n`), which was seen not to end on a machine with udev.
+    """
     try:
         outcome = await helpers.run(
-            ("kpartx", "-a", disk.path), backend=f"device:{disk.path}", timeout_s=SCAN_TIMEOUT_S
-        )
+            ("kpartx", "-a", "-n", disk.path), backend=f"device:{disk.path}",
+            timeout_s=SCAN_TIMEOUT_S,
+        )  # fmt: skip
     except Unsupported as error:
         detail = "kpartx is not installed: apt-get install kpartx"
         raise Unsupported("exec", "kpartx", error.errno, detail) from error
@@ -100,14 +128,15 @@ async def _scan(helpers: "Helpers", disk: BlockDevice) -> None:
         raise HostError("kpartx", disk.path, 0, outcome.complaint)
 
 
-async def _await_node(disk: BlockDevice, number: int) -> str:
+async def _await_node(disk: BlockDevice, number: int) -> str | None:
+    """The partition's node as soon as it is there; None when it does not come."""
     ends_s = time.monotonic() + SHOW_TIMEOUT_S
     while True:
         path = find_node(disk.number, number)
         if path is not None and os.path.exists(path):
             return path
         if time.monotonic() > ends_s:
-            raise Absent("partition", disk.path, errno.ENOENT, f"it has no partition {number}")
+            return None
         await asyncio.sleep(_POLL_S)
 
 

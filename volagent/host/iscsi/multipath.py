@@ -104,7 +104,7 @@ class Multipath:
         if not has_maps_of_parts(found.number):
             return
         try:
-            await self._run(("kpartx", "-d", found.device), found.device)
+            await self._run(("kpartx", "-d", "-n", found.device), found.device)
         except Unsupported:
             return
         await wait_until(lambda: not has_maps_of_parts(found.number), PARTS_TIMEOUT_S)
