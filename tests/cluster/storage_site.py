@@ -30,6 +30,14 @@ class Site:
     def home(self, node: Agent, pod: Json, claim: str, kind: str = "kubernetes.io~iscsi") -> str:
         return node.volume(pod, kind, self.volume_of(claim)["metadata"]["name"])
 
+    def let_in(self, path: str) -> list[Agent]:
+        """The nodes that a directory is exported to; a whole machine has further addresses."""
+        shown = self.storage.shown_to(path)
+        assert len(shown) == len({*shown})
+        found = [node for node in self.nodes if node.machine.address in shown]
+        assert bool(found) is bool(shown), shown
+        return found
+
     def clean(self, *documents: Json) -> None:
         self.server.delete_gone(*documents, within_s=MOVE_S)
 

@@ -35,7 +35,7 @@ def test_directory_is_shared_by_those_who_have_it_and_closed_to_others(site, fig
         f" {attributes['server']}:{attributes['path']} /mnt/x"
     )
     assert two.machine.run(by_hand, check=False).code != 0
-    assert site.storage.shown_to(attributes["path"]) == [one.machine.address]
+    assert site.let_in(attributes["path"]) == [one]
 
     second = user("second", two, "both")
     site.server.declare_ready(second, within_s=MOVE_S)
@@ -46,7 +46,7 @@ def test_directory_is_shared_by_those_who_have_it_and_closed_to_others(site, fig
 
     site.clean(first)
     site.until(
-        lambda: site.storage.shown_to(attributes["path"]) == [two.machine.address],
+        lambda: site.let_in(attributes["path"]) == [two],
         "the first node is out",
     )
     assert one.machine.run(by_hand, check=False).code != 0
@@ -56,10 +56,10 @@ def test_directory_is_shared_by_those_who_have_it_and_closed_to_others(site, fig
     site.storage.machine.start()
     site.storage.start()
     site.storage.serve_nfs()
-    assert site.storage.shown_to(attributes["path"]) == [two.machine.address]
+    assert site.let_in(attributes["path"]) == [two]
     assert two.machine.run(f"cat {other}/note", timeout_s=120).out == "shared\n"
     site.clean(second, wanted)
-    site.until(lambda: site.storage.shown_to(attributes["path"]) == [], "nobody is let in")
+    site.until(lambda: site.let_in(attributes["path"]) == [], "nobody is let in")
 
 
 def test_disk_in_use_is_snapshot_and_cloned_by_shared_blocks(site):
